@@ -1,0 +1,59 @@
+package fsm
+
+import "fmt"
+
+// Feature levels. A release speaks the level that the log says and understands one more, its newest; so a cluster is upgraded node by
+// node at one level, and then raised by an entry, from which on every node speaks the next one. What a level changes:
+//
+//	1  the first
+//	2  snapshots of format 2; the digest of form 2, which keeps each key's part; MaxAllRequests
+const (
+	oldestLevel = 1
+	// FeatureLevel is the newest that this release understands: what a new cluster begins with.
+	FeatureLevel = 2
+)
+
+// FeatureLevel is the one in force: what is proposed, written and computed is of this level.
+func (s *State) FeatureLevel() uint32 { return s.cluster.FeatureLevel }
+
+// NodeLevel is a member's word on the newest feature level that it understands.
+type NodeLevel struct {
+	Node        NodeID
+	Understands uint32
+}
+
+// raiseFeatureLevel takes the cluster one level up. The proposer asked every member; an entry that leaves one out, or names one that
+// does not understand the level, is refused, because that member would have to stop. There is no way down: what the higher
+// level wrote is on every disk.
+func (x *execution) raiseFeatureLevel(c RaiseFeatureLevel) error {
+	now := x.cluster.FeatureLevel
+	if c.Level != now+1 {
+		return refuse(CodeConflict, "the cluster is at feature level %d, and levels are raised one by one: %d cannot follow", now, c.Level)
+	}
+	understands := make(map[NodeID]uint32, len(c.Nodes))
+	for _, n := range c.Nodes {
+		understands[n.Node] = n.Understands
+	}
+	for _, n := range x.nodes.Values() {
+		if understands[n.ID] < c.Level {
+			return refuse(CodeUnsupported, "node %s is not known to understand feature level %d: upgrade it, or remove it, and try again", n.ID, c.Level)
+		}
+	}
+	if c.Level > FeatureLevel {
+		return x.halt("it raises the feature level to %d, and this release understands %d: upgrade this node", c.Level, FeatureLevel)
+	}
+	x.cluster.FeatureLevel = c.Level
+	x.emit(Event{
+		Action: "cluster.level", Subject: clusterSubject, SubjectID: x.cluster.ID, From: levelName(now), To: levelName(c.Level),
+		Detail: fmt.Sprintf("nodes=%d", x.nodes.Len()),
+	})
+	return nil
+}
+
+func levelName(level uint32) string { return fmt.Sprintf("level %d", level) }
+
+// halt stops the node at this entry: others apply it, and this release cannot.
+func (x *execution) halt(format string, args ...any) error {
+	x.stop = fmt.Errorf("%w: %s", ErrUnknownEntry, fmt.Sprintf(format, args...))
+	return x.stop
+}
