@@ -1,0 +1,73 @@
+package lease
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Clock tells the time since an arbitrary origin. It must be monotonic and must not stop; its rate may differ from real
+// time's by the fraction Config.Rho at most.
+type Clock interface {
+	Now() time.Duration
+}
+
+type monotonic struct{ origin time.Time }
+
+// Monotonic returns Go's monotonic clock (CLOCK_MONOTONIC: slewed by NTP, never stepped, stops while the machine sleeps).
+func Monotonic() Clock { return monotonic{origin: time.Now()} }
+
+func (m monotonic) Now() time.Duration { return time.Since(m.origin) }
+
+// ErrClock: this machine's clocks do not agree with each other, or with another node's. One of them stood still or jumped.
+var ErrClock = errors.New("lease: clocks disagree")
+
+const (
+	// maxDisagreement between the clocks of one machine, from one look to the next. Slewing moves them apart by 8 ms in 100 ms.
+	maxDisagreement = 100 * time.Millisecond
+	// maxJump of another node's clock against this one's. Below it are delays of messages.
+	maxJump = time.Second
+)
+
+// Watch compares the clocks of one machine with each other, look by look.
+type Watch struct {
+	last  Readings
+	begun bool
+}
+
+// Readings of the clocks at one moment, each since its own origin.
+type Readings struct{ Monotonic, Boot, Wall time.Duration }
+
+// Look takes new readings. ErrClock: since the last look one clock has gone on without another. Who is right cannot be known.
+func (w *Watch) Look(r Readings) error {
+	last, begun := w.last, w.begun
+	w.last, w.begun = r, true
+	if !begun {
+		return nil
+	}
+	steps := []time.Duration{r.Monotonic - last.Monotonic, r.Boot - last.Boot, r.Wall - last.Wall}
+	least, most := min(steps[0], steps[1], steps[2]), max(steps[0], steps[1], steps[2])
+	if most-least > maxDisagreement {
+		return fmt.Errorf("%w: monotonic went on by %s, boot time by %s, wall time by %s", ErrClock, steps[0], steps[1], steps[2])
+	}
+	return nil
+}
+
+// pace compares another node's clock with this one's. A delay makes the other's readings look late and never early, so one that
+// is early, by more than rates can explain, shows that this clock stood still.
+type pace struct {
+	ahead, at time.Duration // the most that the other was ahead, and when
+	begun     bool
+}
+
+// stood reports whether this clock stood still since an earlier reading of the other.
+func (p *pace) stood(theirs, ours time.Duration, rho float64) bool {
+	ahead := theirs - ours
+	drift := time.Duration(float64(ours-p.at) * 2 * rho / (1 - rho))
+	stood := p.begun && ahead > p.ahead+drift+maxJump
+	if !stood && p.begun {
+		ahead = max(ahead, p.ahead-drift)
+	}
+	p.ahead, p.at, p.begun = ahead, ours, true
+	return stood
+}

@@ -1,0 +1,135 @@
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// membership remembers who was a member and is not any more.
+type membership struct {
+	mu     sync.Mutex
+	last   map[NodeID]string // id → address, of the last look
+	former map[NodeID]bool
+}
+
+func newMembership() *membership {
+	return &membership{last: make(map[NodeID]string), former: make(map[NodeID]bool)}
+}
+
+// observe takes in the present members and returns those that are gone or have moved since the last look.
+func (m *membership) observe(members []Member) (changed []NodeID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := make(map[NodeID]string, len(members))
+	for _, member := range members {
+		now[member.ID] = member.Addr
+		delete(m.former, member.ID)
+	}
+	for id, addr := range m.last {
+		current, present := now[id]
+		if !present {
+			m.former[id] = true
+		}
+		if !present || current != addr {
+			changed = append(changed, id)
+		}
+	}
+	m.last = now
+	return changed
+}
+
+func (m *membership) wasMember(id NodeID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.former[id]
+}
+
+// admitCall decides whether a node whose certificate is good may call this one: members only, once there are any.
+func (n *Node) admitCall(id NodeID) error {
+	members := n.cfg.Members()
+	if len(members) == 0 || slices.ContainsFunc(members, func(m Member) bool { return m.ID == id }) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrNotMember, id)
+}
+
+// admitRaft is more lenient than admitCall on a follower: its state may be so old that it does not know the present leader
+// yet, and it could never learn of it if it refused to listen. There it refuses those it knows to have been removed; raft's own
+// rules keep anybody else from harm, since votes and entries count by its configuration.
+func (n *Node) admitRaft(id NodeID) error {
+	err := n.admitCall(id)
+	if err == nil || n.members.wasMember(id) {
+		return err
+	}
+	isServer := func(s raft.Server) bool { return NodeID(s.ID) == id }
+	if !n.IsLeader() || slices.ContainsFunc(n.servers(), isServer) {
+		return nil
+	}
+	return err
+}
+
+// observeMembers acts on a changed membership: connections of those who left are closed. So are those whose certificate has expired.
+func (n *Node) observeMembers() {
+	members := n.cfg.Members()
+	n.port.known.name(n.addressesOf(members))
+	changed := n.members.observe(members)
+	for _, id := range changed {
+		n.control.drop(id)
+		n.bulk.drop(id)
+	}
+	if len(changed) > 0 {
+		n.port.expel(n.admitRaft)
+	}
+	n.port.expel(nil)
+}
+
+// addressesOf members, by the operator's word and the state's.
+func (n *Node) addressesOf(members []Member) (all []string) {
+	for _, m := range members {
+		all = append(all, m.Addr)
+	}
+	return slices.AppendSeq(all, maps.Values(n.cfg.Addresses))
+}
+
+// addressOf finds a node: by the operator's word, else by the state, else by raft's configuration, else by what the leader said of itself, which is all that
+// a node knows that has only just joined.
+func (n *Node) addressOf(id NodeID) (string, error) {
+	if addr, moved := n.cfg.Addresses[id]; moved {
+		return addr, nil
+	}
+	for _, m := range n.cfg.Members() {
+		if m.ID == id {
+			return m.Addr, nil
+		}
+	}
+	for _, s := range n.servers() {
+		if NodeID(s.ID) == id {
+			return string(s.Address), nil
+		}
+	}
+	if r, err := n.running(); err == nil {
+		if addr, leader := r.LeaderWithID(); NodeID(leader) == id {
+			_, plain := splitNamedAddr(addr)
+			return plain, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %s", ErrUnknownNode, id)
+}
+
+// addressBook is a raft.ServerAddressProvider, so that raft follows a moved member before its configuration does.
+type addressBook struct{ node *Node }
+
+func (a addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if NodeID(id) == a.node.cfg.ID {
+		return namedAddr(a.node.cfg.ID, a.node.advertise), nil
+	}
+	addr, err := a.node.addressOf(NodeID(id))
+	if err != nil {
+		return "", err
+	}
+	return namedAddr(NodeID(id), addr), nil
+}
