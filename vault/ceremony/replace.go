@@ -1,0 +1,77 @@
+package ceremony
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// draftOf is the name under which a file's next content is written before it takes the file's place. It is always the same, so that
+// what a crash leaves behind, which may be a secret in clear, is found again.
+func draftOf(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+}
+
+var errBusy = errors.New("another process is writing it; try again")
+
+// openDraft opens path's draft, empty, for this process alone: whoever holds its lock is writing. It gets mode 0600.
+func openDraft(path string) (*os.File, error) {
+	f, err := os.OpenFile(draftOf(path), os.O_RDWR|os.O_CREATE, privateMode)
+	if err != nil {
+		return nil, err
+	}
+	if err := claimDraft(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func claimDraft(f *os.File) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("%w (%w)", errBusy, err)
+	}
+	// Between opening and locking another process may have moved it to its place: then it is not the draft any more.
+	mine, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Stat(f.Name()); err != nil || !os.SameFile(mine, named) {
+		return errBusy
+	}
+	return errors.Join(f.Chmod(privateMode), f.Truncate(0))
+}
+
+// replaceFile replaces path as a whole, or leaves what was there: the content is written beside it, made durable and renamed.
+func replaceFile(path string, content []byte) error {
+	f, err := openDraft(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // last: the lock keeps others from emptying the draft before it is in its place
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return syncDir(filepath.Dir(path)) // the rename is durable only with its directory
+}
+
+// dropDraft removes what a crash left behind. What it cannot remove is left: it is looked at again each time.
+func dropDraft(path string) {
+	f, err := os.OpenFile(draftOf(path), os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if claimDraft(f) == nil {
+		_ = os.Remove(f.Name())
+	}
+}
