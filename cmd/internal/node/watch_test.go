@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/conclave-vault/conclave/fsm"
+	"github.com/conclave-vault/conclave/hsm"
+	"github.com/conclave-vault/conclave/vault"
+	"github.com/conclave-vault/conclave/vault/policy"
+)
+
+// TestAWatchMissesNothing: a reader that goes on at any node, after leaders were lost and streams broken, hears every event once and in order.
+func TestAWatchMissesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.unsealed(3)
+		start := first.replica.State().Tree().Size
+		ctx, stop := context.WithCancel(w.ctx())
+		done := make(chan []uint64)
+		go func() { done <- w.read(ctx, start) }()
+		for i := range 20 {
+			w.create(w.leader(), fsm.KeyName(fmt.Sprintf("k%02d", i)), hsm.Ed25519)
+			switch i {
+			case 5:
+				w.stepDown()
+			case 10:
+				victim := w.leader().id
+				w.kill(victim)
+				w.leader()
+				w.restart(victim)
+				w.serving(3)
+				w.unseal(victim)
+			}
+		}
+		end := w.leader().replica.State().Tree().Size
+		w.within(10*time.Second, "the reader is there", func() bool { return w.reader.Load() >= end })
+		stop()
+		leaves := <-done
+		if uint64(len(leaves)) < end-start {
+			t.Fatalf("%d leaves of %d", len(leaves), end-start)
+		}
+		for i, leaf := range leaves {
+			if leaf != start+uint64(i) {
+				t.Fatalf("leaf %d came in place %d after %d", leaf, i, start)
+			}
+		}
+	})
+}
+
+// read watches at one node after another, two batches at each, and returns the leaves that it was sent.
+func (w *world) read(ctx context.Context, from uint64) []uint64 {
+	var leaves []uint64
+	enough := errors.New("enough of this node")
+	for turn := 0; ctx.Err() == nil; turn++ {
+		live := w.live()
+		p := live[turn%len(live)]
+		sent := 0
+		_ = p.use(func(v *vault.Vault) error { // whatever ended it, the next node goes on
+			return v.Watch(ctx, w.admin, vault.WatchQuery{From: from}, func(b vault.WatchBatch) error {
+				for _, e := range b.Events {
+					leaves = append(leaves, e.Leaf)
+				}
+				from = b.Next
+				w.reader.Store(from)
+				if sent++; sent == 2 {
+					return enough
+				}
+				return nil
+			})
+		})
+		time.Sleep(10 * time.Millisecond)
+	}
+	return leaves
+}
+
+// TestAWatchBeginsWhereItIsTold, and shows what its reader may see.
+func TestAWatchBeginsWhereItIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.unsealed(1)
+		_, _, err := p.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: "mine", Algorithm: hsm.Ed25519, Labels: []fsm.Label{{Name: "users", Value: "bob"}}})
+		w.must(err)
+		w.create(p, "theirs", hsm.Ed25519)
+		bob := w.employ(p, fsm.RoleUser, "bob")
+		index := p.replica.State().Applied()
+		_, err = w.change(w.ctx(), p, request(), "mine", fsm.ActionSuspend)
+		w.must(err)
+		for name, c := range map[string]struct {
+			who  policy.Caller
+			q    vault.WatchQuery
+			want []string
+		}{
+			"after an index":  {w.admin, vault.WatchQuery{AfterIndex: index}, []string{"key.suspend", "barrier.done"}},
+			"after the last":  {w.admin, vault.WatchQuery{AfterIndex: index + 1000}, nil},
+			"one subject":     {w.admin, vault.WatchQuery{Subject: "key/theirs"}, []string{"key.create", "key.activate"}},
+			"prefix, actions": {w.admin, vault.WatchQuery{Prefix: "key/", Actions: []string{"key.s", "key.suspend"}}, []string{"key.suspend"}},
+			"all of a kind":   {w.admin, vault.WatchQuery{Subject: "key/mine", Actions: []string{"key."}}, []string{"key.create", "key.activate", "key.suspend"}},
+			"from now":        {w.admin, vault.WatchQuery{FromNow: true}, nil},
+			"a user":          {bob, vault.WatchQuery{}, []string{"key.create", "key.activate", "key.suspend", "barrier.done"}},
+		} {
+			if got := w.watched(p, c.who, c.q); fmt.Sprint(got) != fmt.Sprint(c.want) {
+				t.Errorf("%s: %v, want %v", name, got, c.want)
+			}
+		}
+		if err := p.vault.Watch(w.ctx(), w.admin, vault.WatchQuery{From: 1 << 40}, nil); !errors.Is(err, vault.ErrInvalid) {
+			t.Errorf("from a leaf of the future: %v", err)
+		}
+		if err := p.vault.Watch(w.ctx(), w.admin, vault.WatchQuery{Actions: make([]string, 1000)}, nil); !errors.Is(err, vault.ErrInvalid) {
+			t.Errorf("a thousand actions: %v", err)
+		}
+		w.endsOfWatches(p, bob)
+	})
+}
+
+// watched are the actions that a watch sends before its second beat, which comes when there is no more.
+func (w *world) watched(p *process, who policy.Caller, q vault.WatchQuery) []string {
+	w.t.Helper()
+	var got []string
+	enough := errors.New("enough")
+	silent := 0
+	err := p.vault.Watch(w.ctx(), who, q, func(b vault.WatchBatch) error {
+		for _, e := range b.Events {
+			got = append(got, e.Action)
+		}
+		if len(b.Events) > 0 {
+			return nil
+		}
+		if silent++; silent == 2 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		w.t.Errorf("%+v ended with %v", q, err)
+	}
+	return got
+}
+
+// endsOfWatches: in good order after its time; at once when its reader's role is taken away.
+func (w *world) endsOfWatches(p *process, bob policy.Caller) {
+	w.t.Helper()
+	began := time.Now()
+	w.must(p.vault.Watch(w.ctx(), w.admin, vault.WatchQuery{FromNow: true}, func(vault.WatchBatch) error { return nil }))
+	if took := time.Since(began); took < time.Minute || took > 2*time.Minute {
+		w.t.Errorf("a watch lasted %s", took)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- p.vault.Watch(w.ctx(), bob, vault.WatchQuery{FromNow: true}, func(vault.WatchBatch) error { return nil })
+	}()
+	time.Sleep(time.Second)
+	_, err := p.vault.RevokeCertificates(w.ctx(), w.admin, request(), fsm.RevokeCertificates{Role: fsm.RoleUser, Name: "bob", Reason: "left"})
+	w.must(err)
+	if err := <-ended; !errors.Is(err, policy.ErrUnauthenticated) {
+		w.t.Errorf("the watch of a revoked user ended with %v", err)
+	}
+}
