@@ -370,3 +370,36 @@ func (t *Token) UnderWay() int {
 	defer w.mu.Unlock()
 	return len(w.from)
 }
+
+// DerivationsOf lists what derives from an AES key and from a generic secret that may be derived from, in a module that need not be one for us.
+func DerivationsOf(opt Options, pin []byte) (ways map[string][]string, err error) {
+	m, err := acquire(opt)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.release()) }()
+	slot, err := m.find(opt)
+	if err != nil {
+		return nil, err
+	}
+	w, err := m.ctx.OpenSession(slot.id, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.ctx.CloseSession(w)) }()
+	if err := m.login(w, p11.CKU_USER, pin); err != nil {
+		return nil, err
+	}
+	ways = make(map[string][]string)
+	for name, keyType := range map[string]uint{"aes": p11.CKK_AES, "generic": p11.CKK_GENERIC_SECRET} {
+		key, err := m.create(w, template{
+			attr(p11.CKA_CLASS, p11.CKO_SECRET_KEY), attr(p11.CKA_KEY_TYPE, keyType), attr(p11.CKA_TOKEN, false), attr(p11.CKA_SENSITIVE, true),
+			attr(p11.CKA_DERIVE, true), attr(p11.CKA_VALUE, make([]byte, keySize)),
+		})
+		if err != nil {
+			return nil, err
+		}
+		ways[name] = m.derives(w, key)
+	}
+	return ways, nil
+}

@@ -41,8 +41,8 @@ const (
 
 // control is the memory that testdata/faults.c obeys.
 type control struct {
-	limit, announced, shared, underCalls, heap uint64
-	rule                                       [68]struct{ answer, skip, times, calls, slow uint64 }
+	limit, announced, shared, underCalls, heap, derives uint64
+	rule                                                [68]struct{ answer, skip, times, calls, slow uint64 }
 }
 
 // faults is a device that fails to order: SoftHSM behind a module that passes its calls.

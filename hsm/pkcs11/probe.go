@@ -320,6 +320,7 @@ func (s *session) enforced(targets ...target) error {
 	var violations []string
 	err := s.link.administrative(func(w p11.SessionHandle) error {
 		for _, o := range targets {
+			violations = append(violations, s.attacksByDerivation(w, o)...) // first: an attempt that succeeds may leave the session unusable
 			violations = append(violations, s.attacksOnValue(w, o)...)
 			if o.blob != nil {
 				violations = append(violations, s.attacksByMaster(w, o)...)
