@@ -26,6 +26,7 @@ const (
 	cFinalize        = 1
 	cGetTokenInfo    = 6
 	cOpenSession     = 12
+	cCloseSession    = 13
 	cLogin           = 18
 	cCreateObject    = 20
 	cEncryptInit     = 29
@@ -34,6 +35,7 @@ const (
 	cSign            = 43
 	cGenerateKey     = 58
 	cGenerateKeyPair = 59
+	cWrapKey         = 60
 	cUnwrapKey       = 61
 	cDeriveKey       = 62
 	cGenerateRandom  = 64
