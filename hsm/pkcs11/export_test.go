@@ -423,3 +423,11 @@ func DerivationsOf(opt Options, pin []byte) (ways map[string][]string, err error
 func (t *Token) LeaveRewrapActive(w hsm.Rewrapping) error {
 	return t.module.ctx.FindObjectsInit(w.(*rewrapping).work, nil)
 }
+
+// Idle reports whether nothing uses the module at path.
+func Idle(path string) bool {
+	modules.mu.Lock()
+	defer modules.mu.Unlock()
+	m := modules.loaded[path]
+	return m != nil && m.users == 0
+}

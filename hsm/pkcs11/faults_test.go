@@ -295,8 +295,8 @@ func TestRefusedPIN(t *testing.T) {
 		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
-		if n := d.calls(cLogin) - logins; n != 1 || len(d.clock.asked) != 0 {
-			t.Errorf("0x%X: %d logins, and %d more are planned", code, n, len(d.clock.asked))
+		if n, more := d.calls(cLogin)-logins, d.clock.planned(); n != 1 || more != 0 {
+			t.Errorf("0x%X: %d logins, and %d more are planned", code, n, more)
 		}
 		// The process needs no restart for that: the token opens again with the right PIN.
 		again, err := pkcs11.Open(d.opt, pin)

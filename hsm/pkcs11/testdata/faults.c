@@ -26,7 +26,8 @@ struct control {
 	uint64_t underCalls; // times that C_Finalize ran under a call
 	uint64_t heap;       // bytes that C code has allocated and not freed (glibc), as of the last C_GetTokenInfo
 	uint64_t derives;    // objects are made with CKA_DERIVE, and without CKA_ALLOWED_MECHANISMS
-	struct { uint64_t answer, skip, times, calls, slow; } rule[CALLS]; // slow: microseconds that the call takes longer
+	// slow: microseconds that a call takes longer; hold: it does not return as long as this is not 0
+	struct { uint64_t answer, skip, times, calls, slow, hold; } rule[CALLS];
 };
 
 static struct control *control;
@@ -106,6 +107,7 @@ static word call(int n, word a, word b, word c, word d, word e, word f, word g, 
 	if (r) return r;
 	enter(n, a);
 	if (control->rule[n].slow) usleep(control->rule[n].slow);
+	while (__atomic_load_n(&control->rule[n].hold, __ATOMIC_ACQUIRE)) usleep(500);
 	r = n == CreateObject && control->derives ? permissive(a, b, c, d) : real->function[n](a, b, c, d, e, f, g, h);
 	leave(n, a);
 	if (r == 0) count(n);
