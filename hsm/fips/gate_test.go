@@ -33,7 +33,7 @@ func TestConformance(t *testing.T) {
 	hsmtest.Run(t, func(t *testing.T) (hsm.Token, keyuse.Port) {
 		g := fips.Gate(open(t))
 		return g, g
-	})
+	}, hsmtest.Wrapped)
 }
 
 // TestGate: exactly what is not approved is missing, with the reason; keys that were made before the gate was closed do not open.

@@ -426,8 +426,11 @@ func (t *Token) LeaveRewrapActive(w hsm.Rewrapping) error {
 
 // Idle reports whether nothing uses the module at path.
 func Idle(path string) bool {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
+	}
 	modules.mu.Lock()
 	defer modules.mu.Unlock()
 	m := modules.loaded[path]
-	return m != nil && m.users == 0
+	return m == nil || m.users == 0
 }

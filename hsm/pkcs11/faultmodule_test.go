@@ -95,6 +95,7 @@ func buildFaults(dir string) error {
 // withFaults is a device that does as SoftHSM until it is told otherwise. In the end it must have seen no broken rule.
 func withFaults(t testing.TB) *faults {
 	t.Helper()
+	sweep(t)
 	f := &faults{control: (*control)(unsafe.Pointer(&faultModule.memory[0])), module: faultModule.module}
 	*f.control = control{}
 	t.Cleanup(func() {

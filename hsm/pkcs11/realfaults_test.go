@@ -43,7 +43,8 @@ func tokenFolder(t *testing.T, label string) string {
 // moveAway takes a token's folder away, and gives what brings it back.
 func moveAway(t *testing.T, folder string) (back func()) {
 	t.Helper()
-	away := filepath.Join(t.TempDir(), "token")
+	away := filepath.Join(softHSM.away, filepath.Base(folder))
+	t.Cleanup(func() { _ = os.RemoveAll(away) }) // if the test did not bring it back
 	if err := os.Rename(folder, away); err != nil {
 		t.Fatal(err)
 	}
