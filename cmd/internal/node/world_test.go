@@ -193,6 +193,9 @@ func (w *world) open(p *process) error {
 		return err
 	}
 	n.replica.OnPublish(func(*fsm.State) { n.cluster.NotifyApplied() })
+	if err := n.openUsage(cfg.Boot); err != nil {
+		return err
+	}
 	vc := n.vaultConfig(cfg.Boot)
 	if w.alter != nil {
 		w.alter(p, &vc)
