@@ -14,11 +14,11 @@ import (
 )
 
 // atTheEnd looks at every node once all is calm: what was acknowledged must be there, on each of them.
-func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, broken []string, err error) {
+func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, broken []string, life lives, err error) {
 	for _, n := range c.nodes {
 		states, err := keysOf(ctx, c, n)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		for key, state := range want {
 			if got, there := states[key]; !there || got != state {
@@ -35,7 +35,7 @@ func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, br
 	for _, n := range c.nodes {
 		b, err := os.ReadFile(n.log())
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		for _, word := range []string{"panic:", "fatal error:", "DATA RACE"} {
 			if strings.Contains(string(b), word) {
@@ -43,7 +43,13 @@ func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, br
 			}
 		}
 	}
-	return lost, broken, nil
+	api, err := c.api(c.addresses(0)...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer api.Close()
+	life, err = livesOf(ctx, api)
+	return lost, broken, life, err
 }
 
 // keysOf is the catalog as one node lists it.

@@ -1,10 +1,10 @@
 // Command chaos is a campaign against a real cluster: real processes of the real program, mutual TLS, and a TCP proxy for each way
 // from one node to another. It kills, stops, cuts off and slows down nodes while clients sign, suspend, resume, create keys and
-// lose their roles; then it judges from the clients' histories whether anybody signed after an acknowledgement, and whether
+// lose their roles; then it judges from the clients' histories and the nodes' usage logs whether anybody signed after an acknowledgement, and whether
 // anything acknowledged is gone. scripts/chaos.sh builds and runs it.
 //
-// What clients cannot see it does not judge: a signature that was asked for before an acknowledgement and received after it may have
-// been decided on either side. Those are counted and shown.
+// What neither clients nor nodes' usage logs can tell it does not judge: a signature that was asked for and recorded before an
+// acknowledgement and received after it may have been decided on either side. Those are counted and shown.
 //
 // Its last two lines are `violations: N` and `acknowledged writes lost: N`; it exits 1 if either is not 0, or if it could not
 // finish.
@@ -98,24 +98,37 @@ func run(ctx context.Context, s settings) *result {
 	err = attack(ctx, s, c, r.h, l)
 	c.net.heal()
 	err = errors.Join(err, l.end())
-	r.order = judge(r.h.uses, r.h.restrictions, r.h.pauses)
-	r.owed = owe(r.h.uses, r.h.restrictions, r.h.pauses)
-	r.violations = slices.Concat(r.order.violations, r.owed.violations(), r.h.stale)
+	var life lives
 	if e := c.serving(ctx, recoverTime); e != nil {
 		err = errors.Join(err, e)
 	} else {
-		lost, broken, e := atTheEnd(ctx, c, l.states)
-		r.lost, r.violations, err = lost, append(r.violations, broken...), errors.Join(err, e)
+		var e error
+		r.lost, r.violations, life, e = atTheEnd(ctx, c, l.states)
+		err = errors.Join(err, e)
 	}
 	r.states, r.snapshots = len(l.states), c.snapshots()
 	r.err = errors.Join(err, c.close())
+	r.judge(c, life)
 	return r
+}
+
+// judge looks at the histories, and at the usage logs of nodes that have ended. Without a lifecycle log the campaign has failed anyway.
+func (r *result) judge(c *cluster, life lives) {
+	if life != nil {
+		r.logged = c.lookAtLogs(r.h, life)
+	}
+	r.order = judge(r.h.uses, r.h.restrictions, r.h.pauses)
+	r.owed = owe(r.h.uses, r.h.restrictions, r.h.pauses)
+	r.violations = slices.Concat(r.order.violations, r.owed.violations(), r.h.stale, r.logged.violations, r.violations)
 }
 
 // attack starts the clients and plays the faults.
 func attack(ctx context.Context, s settings, c *cluster, h *history, l *load) error {
 	api, err := l.api(c.addresses(0)...)
 	if err != nil {
+		return err
+	}
+	if err := l.createClass(api); err != nil {
 		return err
 	}
 	for _, key := range append([]string{steady, drill}, officerKeys...) {

@@ -66,7 +66,7 @@ func (f *faults) remove(ctx context.Context, name string) error {
 		return err
 	}
 	pause(ctx, afterwards)
-	if err := errors.Join(n.end(syscall.SIGTERM), n.wipe(), os.Remove(f.c.tokenFile(n))); err != nil {
+	if err := errors.Join(n.end(syscall.SIGTERM), n.archive(), n.wipe(), os.Remove(f.c.tokenFile(n))); err != nil {
 		return err
 	}
 	at := f.c.nodes[0]
@@ -81,6 +81,16 @@ func (f *faults) remove(ctx context.Context, name string) error {
 		return err
 	}
 	return f.back(ctx, n)
+}
+
+// archive keeps the usage log of a node that has ended, as its operator would.
+func (n *node) archive() error {
+	for i := 1; ; i++ {
+		to := filepath.Join(n.dir, fmt.Sprintf("usage.%d", i))
+		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) {
+			return os.Rename(filepath.Join(n.dir, "data", "usage"), to)
+		}
+	}
 }
 
 // wipe leaves nothing of a node that has ended but its HSM.
