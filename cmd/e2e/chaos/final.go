@@ -32,17 +32,6 @@ func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, br
 	if _, err := c.run(ctx, nil, "log", "verify"); err != nil {
 		broken = append(broken, err.Error())
 	}
-	for _, n := range c.nodes {
-		b, err := os.ReadFile(n.log())
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		for _, word := range []string{"panic:", "fatal error:", "DATA RACE"} {
-			if strings.Contains(string(b), word) {
-				broken = append(broken, fmt.Sprintf("%s broke (%s): %s", n.id, word, n.log()))
-			}
-		}
-	}
 	api, err := c.api(c.addresses(0)...)
 	if err != nil {
 		return nil, nil, nil, err
@@ -50,6 +39,22 @@ func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, br
 	defer api.Close()
 	life, err = livesOf(ctx, api)
 	return lost, broken, life, err
+}
+
+// broke looks into the logs of nodes that have ended.
+func (c *cluster) broke() (broken []string, err error) {
+	for _, n := range c.nodes {
+		b, err := os.ReadFile(n.log())
+		if err != nil {
+			return nil, err
+		}
+		for _, word := range []string{"panic:", "fatal error:", "DATA RACE"} {
+			if strings.Contains(string(b), word) {
+				broken = append(broken, fmt.Sprintf("%s broke (%s): %s", n.id, word, n.log()))
+			}
+		}
+	}
+	return broken, nil
 }
 
 // keysOf is the catalog as one node lists it.

@@ -35,22 +35,30 @@ type settings struct {
 	least  amount        // what must have happened: it goes on until then
 	calm   int           // suspensions that are measured before the first fault, with and without load
 	seed   uint64
-	only   string // names of faults, comma separated; empty: all
+	// containers, instead of processes: the compose cluster of the repository in this folder; three nodes.
+	containers string
+	only       string // names of faults, comma separated; empty: all
 }
 
 // deck is the faults that are to be played.
 func (s settings) deck() []fault {
+	all := deck
+	if s.containers != "" {
+		all = containerDeck
+	}
 	if s.only == "" {
-		return deck
+		return all
 	}
 	names := strings.Split(s.only, ",")
-	return slices.DeleteFunc(slices.Clone(deck), func(f fault) bool { return !slices.Contains(names, f.name) })
+	return slices.DeleteFunc(slices.Clone(all), func(f fault) bool { return !slices.Contains(names, f.name) })
 }
 
 func (s settings) validate() error {
 	switch {
-	case s.binary == "" || s.dir == "":
-		return errors.New("give -binary and -dir")
+	case s.binary == "" && s.containers == "" || s.dir == "":
+		return errors.New("give -binary or -containers, and -dir")
+	case s.containers != "" && s.nodes != 3:
+		return fmt.Errorf("-nodes %d; in containers there are 3", s.nodes)
 	case s.nodes < 3 || s.nodes > 7:
 		return fmt.Errorf("-nodes %d; 3 to 7 are", s.nodes)
 	case s.length < 0 || s.least.faults < 0 || s.calm < 0:
@@ -69,6 +77,7 @@ func main() {
 	flag.DurationVar(&s.length, "length", 3*time.Minute, "of the faults")
 	flag.IntVar(&s.least.faults, "faults", 0, "at least so many, however long it takes")
 	flag.IntVar(&s.calm, "calm", 200, "suspensions measured before the first fault")
+	flag.StringVar(&s.containers, "containers", "", "run in containers: the repository's `folder`, with docker-compose.yml and scripts/compose.sh")
 	flag.StringVar(&s.only, "only", "", "faults to play, comma separated, by the names that the report shows; empty: all")
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "of the order and the times of faults")
 	flag.Parse()
@@ -89,15 +98,14 @@ func main() {
 // run forms a cluster, harms it, and judges.
 func run(ctx context.Context, s settings) *result {
 	r := &result{h: newHistory()}
-	c, err := form(ctx, s.binary, s.dir, s.nodes)
+	c, err := s.form(ctx)
 	if err != nil {
 		r.err = fmt.Errorf("forming the cluster: %w", err)
 		return r
 	}
 	l := newLoad(c, r.h, s.seed)
 	err = attack(ctx, s, c, r.h, l)
-	c.net.heal()
-	err = errors.Join(err, l.end())
+	err = errors.Join(err, c.heal(), l.end())
 	var life lives
 	if e := c.serving(ctx, recoverTime); e != nil {
 		err = errors.Join(err, e)
@@ -119,7 +127,16 @@ func (r *result) judge(c *cluster, life lives) {
 	}
 	r.order = judge(r.h.uses, r.h.restrictions, r.h.pauses)
 	r.owed = owe(r.h.uses, r.h.restrictions, r.h.pauses)
-	r.violations = slices.Concat(r.order.violations, r.owed.violations(), r.h.stale, r.logged.violations, r.violations)
+	broken, err := c.broke()
+	r.err = errors.Join(r.err, err)
+	r.violations = slices.Concat(r.order.violations, r.owed.violations(), r.h.stale, r.logged.violations, broken, r.violations)
+}
+
+func (s settings) form(ctx context.Context) (*cluster, error) {
+	if s.containers != "" {
+		return formContainers(ctx, s.containers, s.dir)
+	}
+	return form(ctx, s.binary, s.dir, s.nodes)
 }
 
 // attack starts the clients and plays the faults.
