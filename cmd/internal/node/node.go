@@ -39,6 +39,7 @@ type node struct {
 	journal    *journal.Journal
 	replica    *replica.Replica
 	usage      *usage.Log
+	usageSync  func(*os.File) error // nil: an fsync
 	cluster    *cluster.Node
 	vault      *vault.Vault
 	api        *transport.Server
@@ -117,7 +118,7 @@ func (n *node) openCluster(context.Context) error {
 
 func (n *node) openUsage(boot string) (err error) {
 	n.usage, err = usage.Open(usage.Config{
-		Dir: filepath.Join(n.cfg.DataDir, usageDir), Node: n.cfg.Node, Boot: boot, MaxBytes: int64(n.cfg.UsageLog.MaxMiB) << 20, Now: time.Now, Logger: n.log,
+		Dir: filepath.Join(n.cfg.DataDir, usageDir), Node: n.cfg.Node, Boot: boot, MaxBytes: int64(n.cfg.UsageLog.MaxMiB) << 20, Now: time.Now, Logger: n.log, Sync: n.usageSync,
 	})
 	return err
 }
