@@ -43,7 +43,6 @@ func (l *Log) Run(ctx context.Context) error {
 func (l *Log) close(err error) error {
 	why := ErrClosed
 	if err != nil {
-		err = fmt.Errorf("usage log: %w", err)
 		why = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	l.mu.Lock()
