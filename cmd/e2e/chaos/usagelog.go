@@ -131,21 +131,7 @@ const flushed = 5 * time.Second
 // So what no client saw is judged as well. Times are the nodes' wall clocks, which are this machine's; skew is how far that went from this
 // process's clock, and is given to the nodes.
 func judgeLogs(logs map[string][]record, uses []use, kills []kill, l lives, durable func(subject string) bool, began time.Time, skew time.Duration) (v logged) {
-	of := map[string]*record{}
-	for node, records := range logs {
-		for i := range records {
-			r := &records[i]
-			v.records++
-			if r.withheld {
-				v.withheld++
-			} else {
-				v.allowed(node, "its record", r, r.Index, l)
-			}
-			if r.RequestID != "" {
-				of[node+" "+r.RequestID] = r
-			}
-		}
-	}
+	of := v.index(logs, l)
 	answered := map[*record]bool{}
 	for i := range uses {
 		u := &uses[i]
@@ -175,6 +161,26 @@ func judgeLogs(logs map[string][]record, uses []use, kills []kill, l lives, dura
 	}
 	slices.Sort(v.violations) // the map has no order
 	return v
+}
+
+// index counts all records and looks at what each rests on; those that a client named are found by node and name.
+func (v *logged) index(logs map[string][]record, l lives) map[string]*record {
+	of := map[string]*record{}
+	for node, records := range logs {
+		for i := range records {
+			r := &records[i]
+			v.records++
+			if r.withheld {
+				v.withheld++
+			} else {
+				v.allowed(node, "its record", r, r.Index, l)
+			}
+			if r.RequestID != "" {
+				of[node+" "+r.RequestID] = r
+			}
+		}
+	}
+	return of
 }
 
 // allowed looks at what a record rests on.
