@@ -136,3 +136,40 @@ func TestRead(t *testing.T) {
 	}
 	l.stop()
 }
+
+// FuzzWalk: whatever is in the files, a walk ends with a summary or with damage, and what it does not call damaged Open takes.
+func FuzzWalk(f *testing.F) {
+	dir, _ := written(f)
+	content, err := os.ReadFile(segments(f, dir)[0])
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(content, uint16(0), byte(0))
+	f.Add(content, uint16(300), byte(1))
+	f.Add(content[:500], uint16(0), byte(0))
+	f.Add([]byte{}, uint16(0), byte(0))
+	f.Fuzz(func(t *testing.T, content []byte, at uint16, flip byte) {
+		dir := t.TempDir()
+		content = append([]byte(nil), content...)
+		if int(at) < len(content) {
+			content[at] ^= flip
+		}
+		if err := os.WriteFile(filepath.Join(dir, "00000000000000000000.seg"), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var d *usage.Damage
+		s, err := usage.Walk(dir, nil)
+		if err != nil && !errors.As(err, &d) {
+			t.Fatal(err)
+		}
+		l, openErr := usage.Open(config(dir))
+		if (err == nil) != (openErr == nil) {
+			t.Fatalf("walked through %+v, %v; opened: %v", s, err, openErr)
+		}
+		if openErr == nil {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
