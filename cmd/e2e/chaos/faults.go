@@ -258,6 +258,7 @@ func (f *faults) kill(ctx context.Context, name string, n *node) error {
 	if err := n.end(true); err != nil {
 		return err
 	}
+	k.gone = f.h.now()
 	s := f.suspend(name, n)
 	// Sometimes it is back before anybody missed it, sometimes long after.
 	pause(ctx, upTo(f.dice, leaseWait))

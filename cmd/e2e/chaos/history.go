@@ -69,7 +69,8 @@ type write struct {
 type kill struct {
 	node   string
 	leader bool
-	at     time.Duration
+	at     time.Duration // when it was ordered; an engine takes its time
+	gone   time.Duration // when it was done
 	back   time.Duration // when all nodes served again
 }
 

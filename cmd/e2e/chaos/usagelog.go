@@ -194,7 +194,7 @@ func (v *logged) allowed(node, what string, r *record, index uint64, l lives) {
 
 // killedAfter reports that the node was killed so soon after a use that its record may not have been on the disk.
 func killedAfter(kills []kill, u use) bool {
-	return slices.ContainsFunc(kills, func(k kill) bool { return k.node == u.node && u.start <= k.at && k.at-u.end < flushed })
+	return slices.ContainsFunc(kills, func(k kill) bool { return k.node == u.node && u.start <= k.gone && k.at-u.end < flushed })
 }
 
 // lookAtLogs reads all usage logs and judges them; skew as for judgeLogs. The nodes have ended.

@@ -113,13 +113,15 @@ func TestAMissingRecordIsFound(t *testing.T) {
 	p.signed("a", drill, 6)
 	p.signed("b", steady, 6)
 	p.want(p.judge(), "does not have it", "does not have it")
-	p.kills = []kill{{node: "m1", at: 101 * sec}}
+	p.kills = []kill{{node: "m1", at: 101 * sec, gone: 102 * sec}}
 	v := p.judge()
 	p.want(v, "for "+drill)
 	if v.lost != 1 {
 		t.Errorf("%+v", v)
 	}
-	p.kills = []kill{{node: "m1", at: 200 * sec}, {node: "m2", at: 101 * sec}}
+	p.uses[1].start, p.uses[1].end = 101500*time.Millisecond, 101600*time.Millisecond // while the engine was at it
+	p.want(p.judge(), "for "+drill)
+	p.kills = []kill{{node: "m1", at: 200 * sec, gone: 200 * sec}, {node: "m2", at: 101 * sec, gone: 102 * sec}, {node: "m1", at: 90 * sec, gone: 91 * sec}}
 	p.want(p.judge(), "does not have it", "does not have it")
 }
 
