@@ -61,7 +61,7 @@ const signers = 2
 // happens in it.
 const (
 	pulseKey   fsm.KeyName = "pulse"
-	pulseBurst             = 30
+	pulseBurst int         = 30
 )
 
 // effort is what campaigns have done.
