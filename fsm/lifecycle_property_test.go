@@ -26,7 +26,7 @@ func fullUpdate() fsm.UpdateKey {
 	return fsm.UpdateKey{
 		Name: "n", Revision: 3, SetLabels: []fsm.Label{{Name: "l", Value: "v"}}, RemoveLabels: []string{"m"}, Description: &d, Purpose: &p, Owner: &owner,
 		AddLinks: []fsm.Link{{Kind: fsm.LinkReplaces, Target: "o"}}, RemoveLinks: []fsm.Link{{Kind: fsm.LinkCertificate, Target: "1"}}, Version: 2,
-		ActivateAt: &at, DeactivateAt: &later,
+		ActivateAt: &at, DeactivateAt: &later, NeverExportable: true,
 	}
 }
 
