@@ -37,7 +37,11 @@ func span(d time.Duration) *durationpb.Duration {
 }
 
 // keyWithUses is a key with what this node's state knows of its uses.
-func (s *Server) keyWithUses(k fsm.Key) *vaultpb.Key { return addUses(keyToPB(k), s.cfg.Vault.Uses(k)) }
+func (s *Server) keyWithUses(k fsm.Key) *vaultpb.Key {
+	pb := addUses(keyToPB(k), s.cfg.Vault.Uses(k))
+	pb.Exportable = exportable(k, s.cfg.Vault.Exports(k))
+	return pb
+}
 
 func addUses(k *vaultpb.Key, u fsm.Uses) *vaultpb.Key {
 	k.UsesKnownSince = stamp(u.KnownSince)

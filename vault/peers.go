@@ -23,6 +23,7 @@ const (
 
 	kindGenerate = "generate"
 	kindImport   = "import"
+	kindExport   = "export"
 )
 
 // answer is how a node answers another: a body or a fault. JSON, because it must tolerate fields of a newer version; its
@@ -55,6 +56,8 @@ func (v *Vault) HandlePeer(ctx context.Context, from fsm.NodeID, kind string, pa
 		return serve(payload, func(q generateQuery) (fsm.Material, error) { return v.generateNext(ctx, q) })
 	case kindImport:
 		return serve(payload, func(q importQuery) (imported, error) { return v.importHere(ctx, q) })
+	case kindExport:
+		return serve(payload, func(q exportQuery) (Exported, error) { return v.exportHere(ctx, q) })
 	case kindGossip:
 		return serve(payload, func(struct{}) (string, error) { return v.cfg.GossipAddr, nil })
 	default:

@@ -216,6 +216,7 @@ type CreateKeyRequest struct {
 	Description   string                 `protobuf:"bytes,14,opt,name=description,proto3" json:"description,omitempty"`
 	Purpose       string                 `protobuf:"bytes,15,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	Links         []*Link                `protobuf:"bytes,16,rep,name=links,proto3" json:"links,omitempty"`
+	Exportable    bool                   `protobuf:"varint,17,opt,name=exportable,proto3" json:"exportable,omitempty"` // its material can be exported, where its class permits; what was not made so never is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,10 +321,18 @@ func (x *CreateKeyRequest) GetLinks() []*Link {
 	return nil
 }
 
+func (x *CreateKeyRequest) GetExportable() bool {
+	if x != nil {
+		return x.Exportable
+	}
+	return false
+}
+
 type CreateImportKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the key to come
 	Algorithm     string                 `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Form          string                 `protobuf:"bytes,3,opt,name=form,proto3" json:"form,omitempty"` // how the material will be wrapped: ImportKeyReply.form, or in short rsa-aes or ecdh; empty: rsa-aes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +381,13 @@ func (x *CreateImportKeyRequest) GetAlgorithm() string {
 	return ""
 }
 
+func (x *CreateImportKeyRequest) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
 type ImportKeyReply struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -379,7 +395,9 @@ type ImportKeyReply struct {
 	Name      string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	Algorithm string                 `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
 	// How to wrap: "rsa-oaep-sha256+aes256-kwp" is RSA-OAEP (SHA-256, MGF1 over SHA-256, no label) of an ephemeral AES-256 key, followed by the
-	// material under that key by RFC 5649 (CKM_RSA_AES_KEY_WRAP). The material is the raw secret, or PKCS#8 DER.
+	// material under that key by RFC 5649 (CKM_RSA_AES_KEY_WRAP). "ecdh-p256+x963kdf-sha256+aes256-kwp" is an uncompressed ephemeral P-256 point (65
+	// bytes), followed by the material under SHA-256(Z, 00000001, ECC-CMS-SharedInfo for id-aes256-wrap-pad) by RFC 5649 (CKM_ECDH_AES_KEY_WRAP with
+	// CKD_SHA256_KDF). The material is the raw secret, or PKCS#8 DER.
 	Form          string                 `protobuf:"bytes,5,opt,name=form,proto3" json:"form,omitempty"`
 	PublicKey     string                 `protobuf:"bytes,6,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"` // SubjectPublicKeyInfo PEM
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
@@ -542,6 +560,182 @@ func (x *ImportKeyRequest) GetKey() *CreateKeyRequest {
 	return nil
 }
 
+type ExportKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // UUIDv7, chosen by the client; a repeat is the same export
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       uint32                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`    // 0: the primary one
+	Recipient     []byte                 `protobuf:"bytes,4,opt,name=recipient,proto3" json:"recipient,omitempty"` // DER SubjectPublicKeyInfo: RSA from 3072 bits, or P-256
+	Form          string                 `protobuf:"bytes,5,opt,name=form,proto3" json:"form,omitempty"`           // ImportKeyReply.form, or in short rsa-aes or ecdh; empty: that of the recipient's kind of key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportKeyRequest) Reset() {
+	*x = ExportKeyRequest{}
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportKeyRequest) ProtoMessage() {}
+
+func (x *ExportKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportKeyRequest.ProtoReflect.Descriptor instead.
+func (*ExportKeyRequest) Descriptor() ([]byte, []int) {
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ExportKeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ExportKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExportKeyRequest) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExportKeyRequest) GetRecipient() []byte {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+func (x *ExportKeyRequest) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+type ExportKeyReply struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Key             string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Version         uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Algorithm       string                 `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Form            string                 `protobuf:"bytes,4,opt,name=form,proto3" json:"form,omitempty"`
+	RecipientSha256 string                 `protobuf:"bytes,5,opt,name=recipient_sha256,json=recipientSha256,proto3" json:"recipient_sha256,omitempty"` // of its SubjectPublicKeyInfo, in hex, as the lifecycle log has it
+	Wrapped         []byte                 `protobuf:"bytes,6,opt,name=wrapped,proto3" json:"wrapped,omitempty"`                                        // the raw secret, or PKCS#8 DER, in that form
+	Node            string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`                                              // whose HSM wrapped it
+	Index           uint64                 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"`                                           // of a state that has the export in its log
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ExportKeyReply) Reset() {
+	*x = ExportKeyReply{}
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportKeyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportKeyReply) ProtoMessage() {}
+
+func (x *ExportKeyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportKeyReply.ProtoReflect.Descriptor instead.
+func (*ExportKeyReply) Descriptor() ([]byte, []int) {
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ExportKeyReply) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExportKeyReply) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetRecipientSha256() string {
+	if x != nil {
+		return x.RecipientSha256
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetWrapped() []byte {
+	if x != nil {
+		return x.Wrapped
+	}
+	return nil
+}
+
+func (x *ExportKeyReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type GetKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -551,7 +745,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[5]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +757,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[5]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +770,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{5}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetKeyRequest) GetName() string {
@@ -601,7 +795,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[6]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +807,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[6]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +820,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{6}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListKeysRequest) GetPageSize() int32 {
@@ -689,7 +883,7 @@ type ListKeysReply struct {
 
 func (x *ListKeysReply) Reset() {
 	*x = ListKeysReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[7]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +895,7 @@ func (x *ListKeysReply) String() string {
 func (*ListKeysReply) ProtoMessage() {}
 
 func (x *ListKeysReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[7]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +908,7 @@ func (x *ListKeysReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysReply.ProtoReflect.Descriptor instead.
 func (*ListKeysReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{7}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListKeysReply) GetItems() []*Key {
@@ -749,7 +943,7 @@ type KeyHistoryRequest struct {
 
 func (x *KeyHistoryRequest) Reset() {
 	*x = KeyHistoryRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[8]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +955,7 @@ func (x *KeyHistoryRequest) String() string {
 func (*KeyHistoryRequest) ProtoMessage() {}
 
 func (x *KeyHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[8]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +968,7 @@ func (x *KeyHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyHistoryRequest.ProtoReflect.Descriptor instead.
 func (*KeyHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{8}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *KeyHistoryRequest) GetName() string {
@@ -809,7 +1003,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[9]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +1015,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[9]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +1028,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{9}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RotateKeyRequest) GetRequestId() string {
@@ -874,13 +1068,14 @@ type UpdateKeyRequest struct {
 	ActivateAt        *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=activate_at,json=activateAt,proto3" json:"activate_at,omitempty"`
 	DeactivateAt      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=deactivate_at,json=deactivateAt,proto3" json:"deactivate_at,omitempty"`
 	ClearDeactivateAt bool                   `protobuf:"varint,14,opt,name=clear_deactivate_at,json=clearDeactivateAt,proto3" json:"clear_deactivate_at,omitempty"`
+	NeverExportable   bool                   `protobuf:"varint,15,opt,name=never_exportable,json=neverExportable,proto3" json:"never_exportable,omitempty"` // forbids every export of the key from now on; it cannot be taken back
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *UpdateKeyRequest) Reset() {
 	*x = UpdateKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[10]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1087,7 @@ func (x *UpdateKeyRequest) String() string {
 func (*UpdateKeyRequest) ProtoMessage() {}
 
 func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[10]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1100,7 @@ func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyRequest.ProtoReflect.Descriptor instead.
 func (*UpdateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{10}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateKeyRequest) GetRequestId() string {
@@ -1006,6 +1201,13 @@ func (x *UpdateKeyRequest) GetClearDeactivateAt() bool {
 	return false
 }
 
+func (x *UpdateKeyRequest) GetNeverExportable() bool {
+	if x != nil {
+		return x.NeverExportable
+	}
+	return false
+}
+
 type SetKeyClassRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1018,7 +1220,7 @@ type SetKeyClassRequest struct {
 
 func (x *SetKeyClassRequest) Reset() {
 	*x = SetKeyClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[11]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1232,7 @@ func (x *SetKeyClassRequest) String() string {
 func (*SetKeyClassRequest) ProtoMessage() {}
 
 func (x *SetKeyClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[11]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1245,7 @@ func (x *SetKeyClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKeyClassRequest.ProtoReflect.Descriptor instead.
 func (*SetKeyClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{11}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetKeyClassRequest) GetRequestId() string {
@@ -1085,7 +1287,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[12]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1299,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[12]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1312,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{12}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Link) GetKind() string {
@@ -1142,7 +1344,7 @@ type ChangeKeyRequest struct {
 
 func (x *ChangeKeyRequest) Reset() {
 	*x = ChangeKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[13]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1356,7 @@ func (x *ChangeKeyRequest) String() string {
 func (*ChangeKeyRequest) ProtoMessage() {}
 
 func (x *ChangeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[13]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1369,7 @@ func (x *ChangeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeKeyRequest.ProtoReflect.Descriptor instead.
 func (*ChangeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{13}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ChangeKeyRequest) GetRequestId() string {
@@ -1229,7 +1431,7 @@ type KeyReply struct {
 
 func (x *KeyReply) Reset() {
 	*x = KeyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[14]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1443,7 @@ func (x *KeyReply) String() string {
 func (*KeyReply) ProtoMessage() {}
 
 func (x *KeyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[14]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1456,7 @@ func (x *KeyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyReply.ProtoReflect.Descriptor instead.
 func (*KeyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{14}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KeyReply) GetKey() *Key {
@@ -1290,13 +1492,14 @@ type Key struct {
 	Revision       uint64                 `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`                                    // changes with every change of the key
 	Budget         *KeyBudget             `protobuf:"bytes,34,opt,name=budget,proto3" json:"budget,omitempty"`                                         // absent: the use of the key is not limited
 	UsesKnownSince *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=uses_known_since,json=usesKnownSince,proto3" json:"uses_known_since,omitempty"` // uses before it were not recorded; absent: none is recorded yet
+	Exportable     string                 `protobuf:"bytes,41,opt,name=exportable,proto3" json:"exportable,omitempty"`                                 // yes: its new versions are made so; no; never: that was forbidden for good
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[15]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1511,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[15]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1524,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{15}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Key) GetId() string {
@@ -1443,6 +1646,13 @@ func (x *Key) GetUsesKnownSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Key) GetExportable() string {
+	if x != nil {
+		return x.Exportable
+	}
+	return ""
+}
+
 type KeyVersion struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Version           uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -1466,13 +1676,15 @@ type KeyVersion struct {
 	Encryptions     uint64                 `protobuf:"varint,35,opt,name=encryptions,proto3" json:"encryptions,omitempty"`                                // AES-GCM: made, or reserved by nodes
 	EncryptionBound uint64                 `protobuf:"varint,36,opt,name=encryption_bound,json=encryptionBound,proto3" json:"encryption_bound,omitempty"` // AES-GCM: how many are ever made with this version; it is rotated before
 	Origin          string                 `protobuf:"bytes,40,opt,name=origin,proto3" json:"origin,omitempty"`                                           // generated in a node's HSM, or imported: made elsewhere, and perhaps known there
+	Exportable      bool                   `protobuf:"varint,41,opt,name=exportable,proto3" json:"exportable,omitempty"`                                  // its material was made so; whether it may leave now, state, class and key say too
+	ExportedAt      *timestamppb.Timestamp `protobuf:"bytes,42,opt,name=exported_at,json=exportedAt,proto3" json:"exported_at,omitempty"`                 // it has left, last then; absent: it has not
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[16]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1696,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[16]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1709,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{16}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeyVersion) GetVersion() uint32 {
@@ -1633,6 +1845,20 @@ func (x *KeyVersion) GetOrigin() string {
 	return ""
 }
 
+func (x *KeyVersion) GetExportable() bool {
+	if x != nil {
+		return x.Exportable
+	}
+	return false
+}
+
+func (x *KeyVersion) GetExportedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExportedAt
+	}
+	return nil
+}
+
 // UseLimit is how much a key may be used: every use of its private or secret half counts, verifying does not.
 type UseLimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1646,7 +1872,7 @@ type UseLimit struct {
 
 func (x *UseLimit) Reset() {
 	*x = UseLimit{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[17]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1884,7 @@ func (x *UseLimit) String() string {
 func (*UseLimit) ProtoMessage() {}
 
 func (x *UseLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[17]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1897,7 @@ func (x *UseLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseLimit.ProtoReflect.Descriptor instead.
 func (*UseLimit) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{17}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UseLimit) GetOperations() uint64 {
@@ -1718,7 +1944,7 @@ type KeyBudget struct {
 
 func (x *KeyBudget) Reset() {
 	*x = KeyBudget{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[18]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1956,7 @@ func (x *KeyBudget) String() string {
 func (*KeyBudget) ProtoMessage() {}
 
 func (x *KeyBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[18]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1969,7 @@ func (x *KeyBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyBudget.ProtoReflect.Descriptor instead.
 func (*KeyBudget) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{18}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KeyBudget) GetLimit() *UseLimit {
@@ -1813,7 +2039,7 @@ type Reserve struct {
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[19]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +2051,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[19]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +2064,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{19}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Reserve) GetNode() string {
@@ -1873,7 +2099,7 @@ type SetBudgetRequest struct {
 
 func (x *SetBudgetRequest) Reset() {
 	*x = SetBudgetRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[20]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2111,7 @@ func (x *SetBudgetRequest) String() string {
 func (*SetBudgetRequest) ProtoMessage() {}
 
 func (x *SetBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[20]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2124,7 @@ func (x *SetBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBudgetRequest.ProtoReflect.Descriptor instead.
 func (*SetBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{20}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetBudgetRequest) GetRequestId() string {
@@ -1934,7 +2160,7 @@ type Destruction struct {
 
 func (x *Destruction) Reset() {
 	*x = Destruction{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[21]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2172,7 @@ func (x *Destruction) String() string {
 func (*Destruction) ProtoMessage() {}
 
 func (x *Destruction) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[21]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2185,7 @@ func (x *Destruction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destruction.ProtoReflect.Descriptor instead.
 func (*Destruction) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{21}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Destruction) GetBegunAt() *timestamppb.Timestamp {
@@ -1998,7 +2224,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[22]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2236,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[22]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2249,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{22}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Receipt) GetNode() string {
@@ -2091,7 +2317,7 @@ type Class struct {
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[23]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2329,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[23]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2342,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{23}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Class) GetName() string {
@@ -2285,7 +2511,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[24]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2523,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[24]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2536,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{24}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Budget) GetOperations() uint64 {
@@ -2346,7 +2572,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[25]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2584,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[25]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2597,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{25}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Approval) GetOperation() string {
@@ -2405,7 +2631,7 @@ type CreateClassRequest struct {
 
 func (x *CreateClassRequest) Reset() {
 	*x = CreateClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[26]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2643,7 @@ func (x *CreateClassRequest) String() string {
 func (*CreateClassRequest) ProtoMessage() {}
 
 func (x *CreateClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[26]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2656,7 @@ func (x *CreateClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClassRequest.ProtoReflect.Descriptor instead.
 func (*CreateClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{26}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateClassRequest) GetRequestId() string {
@@ -2456,7 +2682,7 @@ type GetClassRequest struct {
 
 func (x *GetClassRequest) Reset() {
 	*x = GetClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[27]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2694,7 @@ func (x *GetClassRequest) String() string {
 func (*GetClassRequest) ProtoMessage() {}
 
 func (x *GetClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[27]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2707,7 @@ func (x *GetClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClassRequest.ProtoReflect.Descriptor instead.
 func (*GetClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{27}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetClassRequest) GetName() string {
@@ -2501,7 +2727,7 @@ type ClassReply struct {
 
 func (x *ClassReply) Reset() {
 	*x = ClassReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[28]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2739,7 @@ func (x *ClassReply) String() string {
 func (*ClassReply) ProtoMessage() {}
 
 func (x *ClassReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[28]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2752,7 @@ func (x *ClassReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassReply.ProtoReflect.Descriptor instead.
 func (*ClassReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{28}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ClassReply) GetClass() *Class {
@@ -2551,7 +2777,7 @@ type ListClassesRequest struct {
 
 func (x *ListClassesRequest) Reset() {
 	*x = ListClassesRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[29]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2789,7 @@ func (x *ListClassesRequest) String() string {
 func (*ListClassesRequest) ProtoMessage() {}
 
 func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[29]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2802,7 @@ func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesRequest.ProtoReflect.Descriptor instead.
 func (*ListClassesRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{29}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{31}
 }
 
 type ListClassesReply struct {
@@ -2589,7 +2815,7 @@ type ListClassesReply struct {
 
 func (x *ListClassesReply) Reset() {
 	*x = ListClassesReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[30]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2827,7 @@ func (x *ListClassesReply) String() string {
 func (*ListClassesReply) ProtoMessage() {}
 
 func (x *ListClassesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[30]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2840,7 @@ func (x *ListClassesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesReply.ProtoReflect.Descriptor instead.
 func (*ListClassesReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{30}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListClassesReply) GetItems() []*Class {
@@ -2642,7 +2868,7 @@ type UpdateClassRequest struct {
 
 func (x *UpdateClassRequest) Reset() {
 	*x = UpdateClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[31]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +2880,7 @@ func (x *UpdateClassRequest) String() string {
 func (*UpdateClassRequest) ProtoMessage() {}
 
 func (x *UpdateClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[31]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +2893,7 @@ func (x *UpdateClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClassRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{31}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateClassRequest) GetRequestId() string {
@@ -2701,7 +2927,7 @@ type DeleteClassRequest struct {
 
 func (x *DeleteClassRequest) Reset() {
 	*x = DeleteClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[32]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +2939,7 @@ func (x *DeleteClassRequest) String() string {
 func (*DeleteClassRequest) ProtoMessage() {}
 
 func (x *DeleteClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[32]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +2952,7 @@ func (x *DeleteClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClassRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{32}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteClassRequest) GetRequestId() string {
@@ -2752,7 +2978,7 @@ type DeleteClassReply struct {
 
 func (x *DeleteClassReply) Reset() {
 	*x = DeleteClassReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[33]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2764,7 +2990,7 @@ func (x *DeleteClassReply) String() string {
 func (*DeleteClassReply) ProtoMessage() {}
 
 func (x *DeleteClassReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[33]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2777,7 +3003,7 @@ func (x *DeleteClassReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClassReply.ProtoReflect.Descriptor instead.
 func (*DeleteClassReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{33}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeleteClassReply) GetIndex() uint64 {
@@ -2797,7 +3023,7 @@ type CheckClassRequest struct {
 
 func (x *CheckClassRequest) Reset() {
 	*x = CheckClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[34]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +3035,7 @@ func (x *CheckClassRequest) String() string {
 func (*CheckClassRequest) ProtoMessage() {}
 
 func (x *CheckClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[34]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +3048,7 @@ func (x *CheckClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClassRequest.ProtoReflect.Descriptor instead.
 func (*CheckClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{34}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CheckClassRequest) GetClass() *Class {
@@ -2853,7 +3079,7 @@ type CheckClassReply struct {
 
 func (x *CheckClassReply) Reset() {
 	*x = CheckClassReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[35]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +3091,7 @@ func (x *CheckClassReply) String() string {
 func (*CheckClassReply) ProtoMessage() {}
 
 func (x *CheckClassReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[35]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +3104,7 @@ func (x *CheckClassReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClassReply.ProtoReflect.Descriptor instead.
 func (*CheckClassReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{35}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CheckClassReply) GetRaised() []string {
@@ -2936,7 +3162,7 @@ type ClassEffect struct {
 
 func (x *ClassEffect) Reset() {
 	*x = ClassEffect{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[36]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3174,7 @@ func (x *ClassEffect) String() string {
 func (*ClassEffect) ProtoMessage() {}
 
 func (x *ClassEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[36]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3187,7 @@ func (x *ClassEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassEffect.ProtoReflect.Descriptor instead.
 func (*ClassEffect) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{36}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClassEffect) GetKey() string {
@@ -3003,7 +3229,7 @@ type Barrier struct {
 
 func (x *Barrier) Reset() {
 	*x = Barrier{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[37]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3241,7 @@ func (x *Barrier) String() string {
 func (*Barrier) ProtoMessage() {}
 
 func (x *Barrier) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[37]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3254,7 @@ func (x *Barrier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Barrier.ProtoReflect.Descriptor instead.
 func (*Barrier) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{37}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Barrier) GetState() string {
@@ -3062,7 +3288,7 @@ type GetPublicKeyRequest struct {
 
 func (x *GetPublicKeyRequest) Reset() {
 	*x = GetPublicKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[38]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3300,7 @@ func (x *GetPublicKeyRequest) String() string {
 func (*GetPublicKeyRequest) ProtoMessage() {}
 
 func (x *GetPublicKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[38]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3313,7 @@ func (x *GetPublicKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPublicKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetPublicKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{38}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetPublicKeyRequest) GetName() string {
@@ -3118,7 +3344,7 @@ type PublicKeyReply struct {
 
 func (x *PublicKeyReply) Reset() {
 	*x = PublicKeyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[39]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3130,7 +3356,7 @@ func (x *PublicKeyReply) String() string {
 func (*PublicKeyReply) ProtoMessage() {}
 
 func (x *PublicKeyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[39]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3143,7 +3369,7 @@ func (x *PublicKeyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKeyReply.ProtoReflect.Descriptor instead.
 func (*PublicKeyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{39}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PublicKeyReply) GetKey() string {
@@ -3200,7 +3426,7 @@ type SignRequest struct {
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[40]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3438,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[40]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3451,7 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{40}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SignRequest) GetName() string {
@@ -3271,7 +3497,7 @@ type SignReply struct {
 
 func (x *SignReply) Reset() {
 	*x = SignReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[41]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3509,7 @@ func (x *SignReply) String() string {
 func (*SignReply) ProtoMessage() {}
 
 func (x *SignReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[41]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3522,7 @@ func (x *SignReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignReply.ProtoReflect.Descriptor instead.
 func (*SignReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{41}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SignReply) GetKey() string {
@@ -3362,7 +3588,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[42]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3600,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[42]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3387,7 +3613,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{42}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *VerifyRequest) GetName() string {
@@ -3446,7 +3672,7 @@ type VerifyReply struct {
 
 func (x *VerifyReply) Reset() {
 	*x = VerifyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[43]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +3684,7 @@ func (x *VerifyReply) String() string {
 func (*VerifyReply) ProtoMessage() {}
 
 func (x *VerifyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[43]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +3697,7 @@ func (x *VerifyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReply.ProtoReflect.Descriptor instead.
 func (*VerifyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{43}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VerifyReply) GetValid() bool {
@@ -3526,7 +3752,7 @@ type MacRequest struct {
 
 func (x *MacRequest) Reset() {
 	*x = MacRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[44]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +3764,7 @@ func (x *MacRequest) String() string {
 func (*MacRequest) ProtoMessage() {}
 
 func (x *MacRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[44]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +3777,7 @@ func (x *MacRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MacRequest.ProtoReflect.Descriptor instead.
 func (*MacRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{44}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *MacRequest) GetName() string {
@@ -3582,7 +3808,7 @@ type MacReply struct {
 
 func (x *MacReply) Reset() {
 	*x = MacReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[45]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3820,7 @@ func (x *MacReply) String() string {
 func (*MacReply) ProtoMessage() {}
 
 func (x *MacReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[45]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3833,7 @@ func (x *MacReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MacReply.ProtoReflect.Descriptor instead.
 func (*MacReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{45}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *MacReply) GetKey() string {
@@ -3664,7 +3890,7 @@ type VerifyMacRequest struct {
 
 func (x *VerifyMacRequest) Reset() {
 	*x = VerifyMacRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[46]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3676,7 +3902,7 @@ func (x *VerifyMacRequest) String() string {
 func (*VerifyMacRequest) ProtoMessage() {}
 
 func (x *VerifyMacRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[46]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3689,7 +3915,7 @@ func (x *VerifyMacRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMacRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMacRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{46}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *VerifyMacRequest) GetName() string {
@@ -3733,7 +3959,7 @@ type EncryptRequest struct {
 
 func (x *EncryptRequest) Reset() {
 	*x = EncryptRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[47]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3745,7 +3971,7 @@ func (x *EncryptRequest) String() string {
 func (*EncryptRequest) ProtoMessage() {}
 
 func (x *EncryptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[47]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3758,7 +3984,7 @@ func (x *EncryptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncryptRequest.ProtoReflect.Descriptor instead.
 func (*EncryptRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{47}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *EncryptRequest) GetName() string {
@@ -3797,7 +4023,7 @@ type EncryptReply struct {
 
 func (x *EncryptReply) Reset() {
 	*x = EncryptReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[48]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3809,7 +4035,7 @@ func (x *EncryptReply) String() string {
 func (*EncryptReply) ProtoMessage() {}
 
 func (x *EncryptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[48]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3822,7 +4048,7 @@ func (x *EncryptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncryptReply.ProtoReflect.Descriptor instead.
 func (*EncryptReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{48}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *EncryptReply) GetKey() string {
@@ -3881,7 +4107,7 @@ type DecryptRequest struct {
 
 func (x *DecryptRequest) Reset() {
 	*x = DecryptRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[49]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3893,7 +4119,7 @@ func (x *DecryptRequest) String() string {
 func (*DecryptRequest) ProtoMessage() {}
 
 func (x *DecryptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[49]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3906,7 +4132,7 @@ func (x *DecryptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecryptRequest.ProtoReflect.Descriptor instead.
 func (*DecryptRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{49}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DecryptRequest) GetName() string {
@@ -3957,7 +4183,7 @@ type DecryptReply struct {
 
 func (x *DecryptReply) Reset() {
 	*x = DecryptReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[50]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3969,7 +4195,7 @@ func (x *DecryptReply) String() string {
 func (*DecryptReply) ProtoMessage() {}
 
 func (x *DecryptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[50]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3982,7 +4208,7 @@ func (x *DecryptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecryptReply.ProtoReflect.Descriptor instead.
 func (*DecryptReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{50}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DecryptReply) GetKey() string {
@@ -4020,6 +4246,158 @@ func (x *DecryptReply) GetIndex() uint64 {
 	return 0
 }
 
+type RewrapRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Ciphertext    []byte                 `protobuf:"bytes,2,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	Context       map[string]string      `protobuf:"bytes,3,rep,name=context,proto3" json:"context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // that of the ciphertext, which stays
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapRequest) Reset() {
+	*x = RewrapRequest{}
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapRequest) ProtoMessage() {}
+
+func (x *RewrapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapRequest.ProtoReflect.Descriptor instead.
+func (*RewrapRequest) Descriptor() ([]byte, []int) {
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RewrapRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RewrapRequest) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *RewrapRequest) GetContext() map[string]string {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+type RewrapReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // that it is under now
+	Algorithm     string                 `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Ciphertext    []byte                 `protobuf:"bytes,4,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	Index         uint64                 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
+	FromVersion   uint32                 `protobuf:"varint,7,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"` // that it was under
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapReply) Reset() {
+	*x = RewrapReply{}
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapReply) ProtoMessage() {}
+
+func (x *RewrapReply) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapReply.ProtoReflect.Descriptor instead.
+func (*RewrapReply) Descriptor() ([]byte, []int) {
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *RewrapReply) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RewrapReply) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RewrapReply) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *RewrapReply) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *RewrapReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RewrapReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *RewrapReply) GetFromVersion() uint32 {
+	if x != nil {
+		return x.FromVersion
+	}
+	return 0
+}
+
 type GenerateDataKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -4030,7 +4408,7 @@ type GenerateDataKeyRequest struct {
 
 func (x *GenerateDataKeyRequest) Reset() {
 	*x = GenerateDataKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[51]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4042,7 +4420,7 @@ func (x *GenerateDataKeyRequest) String() string {
 func (*GenerateDataKeyRequest) ProtoMessage() {}
 
 func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[51]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4055,7 +4433,7 @@ func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{51}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GenerateDataKeyRequest) GetName() string {
@@ -4086,7 +4464,7 @@ type GenerateDataKeyReply struct {
 
 func (x *GenerateDataKeyReply) Reset() {
 	*x = GenerateDataKeyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[52]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4098,7 +4476,7 @@ func (x *GenerateDataKeyReply) String() string {
 func (*GenerateDataKeyReply) ProtoMessage() {}
 
 func (x *GenerateDataKeyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[52]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4111,7 +4489,7 @@ func (x *GenerateDataKeyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyReply.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{52}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GenerateDataKeyReply) GetKey() string {
@@ -4167,7 +4545,7 @@ type AgreeRequest struct {
 
 func (x *AgreeRequest) Reset() {
 	*x = AgreeRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[53]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4179,7 +4557,7 @@ func (x *AgreeRequest) String() string {
 func (*AgreeRequest) ProtoMessage() {}
 
 func (x *AgreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[53]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4192,7 +4570,7 @@ func (x *AgreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgreeRequest.ProtoReflect.Descriptor instead.
 func (*AgreeRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{53}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AgreeRequest) GetName() string {
@@ -4231,7 +4609,7 @@ type AgreeReply struct {
 
 func (x *AgreeReply) Reset() {
 	*x = AgreeReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[54]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4243,7 +4621,7 @@ func (x *AgreeReply) String() string {
 func (*AgreeReply) ProtoMessage() {}
 
 func (x *AgreeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[54]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4256,7 +4634,7 @@ func (x *AgreeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgreeReply.ProtoReflect.Descriptor instead.
 func (*AgreeReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{54}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AgreeReply) GetKey() string {
@@ -4310,7 +4688,7 @@ type EncapsulateRequest struct {
 
 func (x *EncapsulateRequest) Reset() {
 	*x = EncapsulateRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[55]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4322,7 +4700,7 @@ func (x *EncapsulateRequest) String() string {
 func (*EncapsulateRequest) ProtoMessage() {}
 
 func (x *EncapsulateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[55]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4335,7 +4713,7 @@ func (x *EncapsulateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncapsulateRequest.ProtoReflect.Descriptor instead.
 func (*EncapsulateRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{55}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *EncapsulateRequest) GetName() string {
@@ -4360,7 +4738,7 @@ type EncapsulateReply struct {
 
 func (x *EncapsulateReply) Reset() {
 	*x = EncapsulateReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[56]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4372,7 +4750,7 @@ func (x *EncapsulateReply) String() string {
 func (*EncapsulateReply) ProtoMessage() {}
 
 func (x *EncapsulateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[56]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4385,7 +4763,7 @@ func (x *EncapsulateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncapsulateReply.ProtoReflect.Descriptor instead.
 func (*EncapsulateReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{56}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *EncapsulateReply) GetKey() string {
@@ -4449,7 +4827,7 @@ type DecapsulateRequest struct {
 
 func (x *DecapsulateRequest) Reset() {
 	*x = DecapsulateRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[57]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4461,7 +4839,7 @@ func (x *DecapsulateRequest) String() string {
 func (*DecapsulateRequest) ProtoMessage() {}
 
 func (x *DecapsulateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[57]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4474,7 +4852,7 @@ func (x *DecapsulateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecapsulateRequest.ProtoReflect.Descriptor instead.
 func (*DecapsulateRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{57}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DecapsulateRequest) GetName() string {
@@ -4519,7 +4897,7 @@ type DecapsulateReply struct {
 
 func (x *DecapsulateReply) Reset() {
 	*x = DecapsulateReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[58]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4531,7 +4909,7 @@ func (x *DecapsulateReply) String() string {
 func (*DecapsulateReply) ProtoMessage() {}
 
 func (x *DecapsulateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[58]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4544,7 +4922,7 @@ func (x *DecapsulateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecapsulateReply.ProtoReflect.Descriptor instead.
 func (*DecapsulateReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{58}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DecapsulateReply) GetKey() string {
@@ -4597,7 +4975,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[59]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4609,7 +4987,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[59]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4622,7 +5000,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{59}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{63}
 }
 
 type StatusReply struct {
@@ -4643,7 +5021,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[60]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4655,7 +5033,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[60]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4668,7 +5046,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{60}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -4765,7 +5143,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[61]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4777,7 +5155,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[61]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4790,7 +5168,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{61}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -4915,7 +5293,7 @@ type RaiseFeatureLevelRequest struct {
 
 func (x *RaiseFeatureLevelRequest) Reset() {
 	*x = RaiseFeatureLevelRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[62]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4927,7 +5305,7 @@ func (x *RaiseFeatureLevelRequest) String() string {
 func (*RaiseFeatureLevelRequest) ProtoMessage() {}
 
 func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[62]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4940,7 +5318,7 @@ func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevelRequest.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevelRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{62}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RaiseFeatureLevelRequest) GetRequestId() string {
@@ -4967,7 +5345,7 @@ type RaiseFeatureLevelReply struct {
 
 func (x *RaiseFeatureLevelReply) Reset() {
 	*x = RaiseFeatureLevelReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[63]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4979,7 +5357,7 @@ func (x *RaiseFeatureLevelReply) String() string {
 func (*RaiseFeatureLevelReply) ProtoMessage() {}
 
 func (x *RaiseFeatureLevelReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[63]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4992,7 +5370,7 @@ func (x *RaiseFeatureLevelReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevelReply.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevelReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{63}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RaiseFeatureLevelReply) GetFeatureLevel() uint32 {
@@ -5017,7 +5395,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[64]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5029,7 +5407,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[64]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5042,7 +5420,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{64}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{68}
 }
 
 type ListNodesReply struct {
@@ -5055,7 +5433,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[65]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5067,7 +5445,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[65]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5080,7 +5458,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{65}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListNodesReply) GetItems() []*Node {
@@ -5121,7 +5499,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[66]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5133,7 +5511,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[66]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5146,7 +5524,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{66}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Node) GetId() string {
@@ -5276,7 +5654,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[67]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5288,7 +5666,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[67]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5301,7 +5679,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{67}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Capability) GetAlgorithm() string {
@@ -5343,7 +5721,7 @@ type Lack struct {
 
 func (x *Lack) Reset() {
 	*x = Lack{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[68]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5355,7 +5733,7 @@ func (x *Lack) String() string {
 func (*Lack) ProtoMessage() {}
 
 func (x *Lack) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[68]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5368,7 +5746,7 @@ func (x *Lack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lack.ProtoReflect.Descriptor instead.
 func (*Lack) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{68}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Lack) GetAlgorithm() string {
@@ -5396,7 +5774,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[69]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5408,7 +5786,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[69]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5421,7 +5799,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{69}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *CreateJoinTokenRequest) GetRequestId() string {
@@ -5457,7 +5835,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[70]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5469,7 +5847,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[70]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5482,7 +5860,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{70}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -5526,7 +5904,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[71]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5538,7 +5916,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[71]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5551,7 +5929,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{71}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *IssueCertificateRequest) GetRequestId() string {
@@ -5601,7 +5979,7 @@ type IssueCertificateReply struct {
 
 func (x *IssueCertificateReply) Reset() {
 	*x = IssueCertificateReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[72]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5613,7 +5991,7 @@ func (x *IssueCertificateReply) String() string {
 func (*IssueCertificateReply) ProtoMessage() {}
 
 func (x *IssueCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[72]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5626,7 +6004,7 @@ func (x *IssueCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueCertificateReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{72}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *IssueCertificateReply) GetCertificate() []byte {
@@ -5670,7 +6048,7 @@ type RevokeCertificateRequest struct {
 
 func (x *RevokeCertificateRequest) Reset() {
 	*x = RevokeCertificateRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[73]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5682,7 +6060,7 @@ func (x *RevokeCertificateRequest) String() string {
 func (*RevokeCertificateRequest) ProtoMessage() {}
 
 func (x *RevokeCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[73]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5695,7 +6073,7 @@ func (x *RevokeCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RevokeCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{73}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RevokeCertificateRequest) GetRequestId() string {
@@ -5742,7 +6120,7 @@ type RevokeCertificateReply struct {
 
 func (x *RevokeCertificateReply) Reset() {
 	*x = RevokeCertificateReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[74]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5754,7 +6132,7 @@ func (x *RevokeCertificateReply) String() string {
 func (*RevokeCertificateReply) ProtoMessage() {}
 
 func (x *RevokeCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[74]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5767,7 +6145,7 @@ func (x *RevokeCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCertificateReply.ProtoReflect.Descriptor instead.
 func (*RevokeCertificateReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{74}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RevokeCertificateReply) GetIndex() uint64 {
@@ -5787,7 +6165,7 @@ type ListCertificatesRequest struct {
 
 func (x *ListCertificatesRequest) Reset() {
 	*x = ListCertificatesRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[75]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5799,7 +6177,7 @@ func (x *ListCertificatesRequest) String() string {
 func (*ListCertificatesRequest) ProtoMessage() {}
 
 func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[75]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5812,7 +6190,7 @@ func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{75}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListCertificatesRequest) GetPageSize() int32 {
@@ -5840,7 +6218,7 @@ type ListCertificatesReply struct {
 
 func (x *ListCertificatesReply) Reset() {
 	*x = ListCertificatesReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[76]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5852,7 +6230,7 @@ func (x *ListCertificatesReply) String() string {
 func (*ListCertificatesReply) ProtoMessage() {}
 
 func (x *ListCertificatesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[76]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5865,7 +6243,7 @@ func (x *ListCertificatesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesReply.ProtoReflect.Descriptor instead.
 func (*ListCertificatesReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{76}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListCertificatesReply) GetItems() []*Certificate {
@@ -5904,7 +6282,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[77]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5916,7 +6294,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[77]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5929,7 +6307,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{77}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Certificate) GetSerial() string {
@@ -5993,7 +6371,7 @@ type ChangeNodeRequest struct {
 
 func (x *ChangeNodeRequest) Reset() {
 	*x = ChangeNodeRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[78]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6005,7 +6383,7 @@ func (x *ChangeNodeRequest) String() string {
 func (*ChangeNodeRequest) ProtoMessage() {}
 
 func (x *ChangeNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[78]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6018,7 +6396,7 @@ func (x *ChangeNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeNodeRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{78}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ChangeNodeRequest) GetRequestId() string {
@@ -6059,7 +6437,7 @@ type ChangeNodeReply struct {
 
 func (x *ChangeNodeReply) Reset() {
 	*x = ChangeNodeReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[79]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6071,7 +6449,7 @@ func (x *ChangeNodeReply) String() string {
 func (*ChangeNodeReply) ProtoMessage() {}
 
 func (x *ChangeNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[79]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6084,7 +6462,7 @@ func (x *ChangeNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeReply.ProtoReflect.Descriptor instead.
 func (*ChangeNodeReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{79}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ChangeNodeReply) GetNode() string {
@@ -6111,7 +6489,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[80]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6123,7 +6501,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[80]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6136,7 +6514,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{80}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *SealRequest) GetRequestId() string {
@@ -6162,7 +6540,7 @@ type SealReply struct {
 
 func (x *SealReply) Reset() {
 	*x = SealReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[81]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6174,7 +6552,7 @@ func (x *SealReply) String() string {
 func (*SealReply) ProtoMessage() {}
 
 func (x *SealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[81]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6187,7 +6565,7 @@ func (x *SealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealReply.ProtoReflect.Descriptor instead.
 func (*SealReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{81}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *SealReply) GetIndex() uint64 {
@@ -6211,7 +6589,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[82]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6223,7 +6601,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[82]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6236,7 +6614,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{82}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *WatchRequest) GetFromLeaf() uint64 {
@@ -6293,7 +6671,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[83]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6305,7 +6683,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[83]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6318,7 +6696,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{83}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *WatchReply) GetItems() []*Event {
@@ -6353,7 +6731,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[84]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6365,7 +6743,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[84]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6378,7 +6756,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{84}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListEventsRequest) GetPageSize() int32 {
@@ -6413,7 +6791,7 @@ type EventList struct {
 
 func (x *EventList) Reset() {
 	*x = EventList{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[85]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6425,7 +6803,7 @@ func (x *EventList) String() string {
 func (*EventList) ProtoMessage() {}
 
 func (x *EventList) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[85]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6438,7 +6816,7 @@ func (x *EventList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventList.ProtoReflect.Descriptor instead.
 func (*EventList) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{85}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *EventList) GetItems() []*Event {
@@ -6483,7 +6861,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[86]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6495,7 +6873,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[86]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6508,7 +6886,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{86}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Event) GetLeaf() uint64 {
@@ -6613,7 +6991,7 @@ type ReadRecordsRequest struct {
 
 func (x *ReadRecordsRequest) Reset() {
 	*x = ReadRecordsRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[87]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6625,7 +7003,7 @@ func (x *ReadRecordsRequest) String() string {
 func (*ReadRecordsRequest) ProtoMessage() {}
 
 func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[87]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6638,7 +7016,7 @@ func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{87}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ReadRecordsRequest) GetNode() string {
@@ -6675,7 +7053,7 @@ type ReadRecordsReply struct {
 
 func (x *ReadRecordsReply) Reset() {
 	*x = ReadRecordsReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[88]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6687,7 +7065,7 @@ func (x *ReadRecordsReply) String() string {
 func (*ReadRecordsReply) ProtoMessage() {}
 
 func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[88]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6700,7 +7078,7 @@ func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsReply.ProtoReflect.Descriptor instead.
 func (*ReadRecordsReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{88}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ReadRecordsReply) GetNode() string {
@@ -6749,7 +7127,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[89]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6761,7 +7139,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[89]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6774,7 +7152,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{89}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Record) GetLeaf() uint64 {
@@ -6806,7 +7184,7 @@ type TreeHeadsRequest struct {
 
 func (x *TreeHeadsRequest) Reset() {
 	*x = TreeHeadsRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[90]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6818,7 +7196,7 @@ func (x *TreeHeadsRequest) String() string {
 func (*TreeHeadsRequest) ProtoMessage() {}
 
 func (x *TreeHeadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[90]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6831,7 +7209,7 @@ func (x *TreeHeadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeHeadsRequest.ProtoReflect.Descriptor instead.
 func (*TreeHeadsRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{90}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{94}
 }
 
 type TreeHeadsReply struct {
@@ -6844,7 +7222,7 @@ type TreeHeadsReply struct {
 
 func (x *TreeHeadsReply) Reset() {
 	*x = TreeHeadsReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[91]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6856,7 +7234,7 @@ func (x *TreeHeadsReply) String() string {
 func (*TreeHeadsReply) ProtoMessage() {}
 
 func (x *TreeHeadsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[91]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6869,7 +7247,7 @@ func (x *TreeHeadsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeHeadsReply.ProtoReflect.Descriptor instead.
 func (*TreeHeadsReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{91}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *TreeHeadsReply) GetHeads() []*TreeHead {
@@ -6899,7 +7277,7 @@ type TreeHead struct {
 
 func (x *TreeHead) Reset() {
 	*x = TreeHead{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[92]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6911,7 +7289,7 @@ func (x *TreeHead) String() string {
 func (*TreeHead) ProtoMessage() {}
 
 func (x *TreeHead) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[92]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6924,7 +7302,7 @@ func (x *TreeHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeHead.ProtoReflect.Descriptor instead.
 func (*TreeHead) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{92}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *TreeHead) GetNode() string {
@@ -6971,7 +7349,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[93]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6983,7 +7361,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[93]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6996,7 +7374,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{93}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -7022,7 +7400,7 @@ type CheckpointReply struct {
 
 func (x *CheckpointReply) Reset() {
 	*x = CheckpointReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[94]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7034,7 +7412,7 @@ func (x *CheckpointReply) String() string {
 func (*CheckpointReply) ProtoMessage() {}
 
 func (x *CheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[94]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7047,7 +7425,7 @@ func (x *CheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointReply.ProtoReflect.Descriptor instead.
 func (*CheckpointReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{94}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *CheckpointReply) GetNote() string {
@@ -7111,7 +7489,7 @@ type ProveKeyRequest struct {
 
 func (x *ProveKeyRequest) Reset() {
 	*x = ProveKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[95]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7123,7 +7501,7 @@ func (x *ProveKeyRequest) String() string {
 func (*ProveKeyRequest) ProtoMessage() {}
 
 func (x *ProveKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[95]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7136,7 +7514,7 @@ func (x *ProveKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveKeyRequest.ProtoReflect.Descriptor instead.
 func (*ProveKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{95}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ProveKeyRequest) GetName() string {
@@ -7179,7 +7557,7 @@ type ProveKeyReply struct {
 
 func (x *ProveKeyReply) Reset() {
 	*x = ProveKeyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[96]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7191,7 +7569,7 @@ func (x *ProveKeyReply) String() string {
 func (*ProveKeyReply) ProtoMessage() {}
 
 func (x *ProveKeyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[96]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7204,7 +7582,7 @@ func (x *ProveKeyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveKeyReply.ProtoReflect.Descriptor instead.
 func (*ProveKeyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{96}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ProveKeyReply) GetCheckpoint() *CheckpointReply {
@@ -7246,7 +7624,7 @@ type ProvenRecord struct {
 
 func (x *ProvenRecord) Reset() {
 	*x = ProvenRecord{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[97]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7258,7 +7636,7 @@ func (x *ProvenRecord) String() string {
 func (*ProvenRecord) ProtoMessage() {}
 
 func (x *ProvenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[97]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7271,7 +7649,7 @@ func (x *ProvenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvenRecord.ProtoReflect.Descriptor instead.
 func (*ProvenRecord) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{97}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *ProvenRecord) GetLeaf() uint64 {
@@ -7306,7 +7684,7 @@ type Custodian struct {
 
 func (x *Custodian) Reset() {
 	*x = Custodian{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[98]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7318,7 +7696,7 @@ func (x *Custodian) String() string {
 func (*Custodian) ProtoMessage() {}
 
 func (x *Custodian) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[98]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7331,7 +7709,7 @@ func (x *Custodian) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custodian.ProtoReflect.Descriptor instead.
 func (*Custodian) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{98}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *Custodian) GetName() string {
@@ -7365,7 +7743,7 @@ type RosterNode struct {
 
 func (x *RosterNode) Reset() {
 	*x = RosterNode{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[99]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7377,7 +7755,7 @@ func (x *RosterNode) String() string {
 func (*RosterNode) ProtoMessage() {}
 
 func (x *RosterNode) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[99]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7390,7 +7768,7 @@ func (x *RosterNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RosterNode.ProtoReflect.Descriptor instead.
 func (*RosterNode) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{99}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *RosterNode) GetId() string {
@@ -7417,7 +7795,7 @@ type RosterSignature struct {
 
 func (x *RosterSignature) Reset() {
 	*x = RosterSignature{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[100]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7429,7 +7807,7 @@ func (x *RosterSignature) String() string {
 func (*RosterSignature) ProtoMessage() {}
 
 func (x *RosterSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[100]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7442,7 +7820,7 @@ func (x *RosterSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RosterSignature.ProtoReflect.Descriptor instead.
 func (*RosterSignature) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{100}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *RosterSignature) GetCustodian() string {
@@ -7474,7 +7852,7 @@ type Roster struct {
 
 func (x *Roster) Reset() {
 	*x = Roster{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[101]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7486,7 +7864,7 @@ func (x *Roster) String() string {
 func (*Roster) ProtoMessage() {}
 
 func (x *Roster) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[101]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7499,7 +7877,7 @@ func (x *Roster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Roster.ProtoReflect.Descriptor instead.
 func (*Roster) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{101}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Roster) GetVersion() uint32 {
@@ -7563,7 +7941,7 @@ type StartGenesisRequest struct {
 
 func (x *StartGenesisRequest) Reset() {
 	*x = StartGenesisRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[102]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7575,7 +7953,7 @@ func (x *StartGenesisRequest) String() string {
 func (*StartGenesisRequest) ProtoMessage() {}
 
 func (x *StartGenesisRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[102]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7588,7 +7966,7 @@ func (x *StartGenesisRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartGenesisRequest.ProtoReflect.Descriptor instead.
 func (*StartGenesisRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{102}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *StartGenesisRequest) GetRequestId() string {
@@ -7633,7 +8011,7 @@ type CommitEntropyRequest struct {
 
 func (x *CommitEntropyRequest) Reset() {
 	*x = CommitEntropyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[103]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7645,7 +8023,7 @@ func (x *CommitEntropyRequest) String() string {
 func (*CommitEntropyRequest) ProtoMessage() {}
 
 func (x *CommitEntropyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[103]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7658,7 +8036,7 @@ func (x *CommitEntropyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitEntropyRequest.ProtoReflect.Descriptor instead.
 func (*CommitEntropyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{103}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *CommitEntropyRequest) GetRequestId() string {
@@ -7715,7 +8093,7 @@ type RevealEntropyRequest struct {
 
 func (x *RevealEntropyRequest) Reset() {
 	*x = RevealEntropyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[104]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7727,7 +8105,7 @@ func (x *RevealEntropyRequest) String() string {
 func (*RevealEntropyRequest) ProtoMessage() {}
 
 func (x *RevealEntropyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[104]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7740,7 +8118,7 @@ func (x *RevealEntropyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevealEntropyRequest.ProtoReflect.Descriptor instead.
 func (*RevealEntropyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{104}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *RevealEntropyRequest) GetCeremony() string {
@@ -7783,7 +8161,7 @@ type AcknowledgeShareRequest struct {
 
 func (x *AcknowledgeShareRequest) Reset() {
 	*x = AcknowledgeShareRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[105]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7795,7 +8173,7 @@ func (x *AcknowledgeShareRequest) String() string {
 func (*AcknowledgeShareRequest) ProtoMessage() {}
 
 func (x *AcknowledgeShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[105]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7808,7 +8186,7 @@ func (x *AcknowledgeShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeShareRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeShareRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{105}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *AcknowledgeShareRequest) GetRequestId() string {
@@ -7851,7 +8229,7 @@ type StartUnsealRequest struct {
 
 func (x *StartUnsealRequest) Reset() {
 	*x = StartUnsealRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[106]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7863,7 +8241,7 @@ func (x *StartUnsealRequest) String() string {
 func (*StartUnsealRequest) ProtoMessage() {}
 
 func (x *StartUnsealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[106]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7876,7 +8254,7 @@ func (x *StartUnsealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartUnsealRequest.ProtoReflect.Descriptor instead.
 func (*StartUnsealRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{106}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *StartUnsealRequest) GetRequestId() string {
@@ -7917,7 +8295,7 @@ type SealedNodeShare struct {
 
 func (x *SealedNodeShare) Reset() {
 	*x = SealedNodeShare{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[107]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7929,7 +8307,7 @@ func (x *SealedNodeShare) String() string {
 func (*SealedNodeShare) ProtoMessage() {}
 
 func (x *SealedNodeShare) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[107]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7942,7 +8320,7 @@ func (x *SealedNodeShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedNodeShare.ProtoReflect.Descriptor instead.
 func (*SealedNodeShare) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{107}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *SealedNodeShare) GetNode() string {
@@ -7971,7 +8349,7 @@ type SubmitShareRequest struct {
 
 func (x *SubmitShareRequest) Reset() {
 	*x = SubmitShareRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[108]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7983,7 +8361,7 @@ func (x *SubmitShareRequest) String() string {
 func (*SubmitShareRequest) ProtoMessage() {}
 
 func (x *SubmitShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[108]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7996,7 +8374,7 @@ func (x *SubmitShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitShareRequest.ProtoReflect.Descriptor instead.
 func (*SubmitShareRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{108}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *SubmitShareRequest) GetCeremony() string {
@@ -8038,7 +8416,7 @@ type SubmitShareReply struct {
 
 func (x *SubmitShareReply) Reset() {
 	*x = SubmitShareReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[109]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8050,7 +8428,7 @@ func (x *SubmitShareReply) String() string {
 func (*SubmitShareReply) ProtoMessage() {}
 
 func (x *SubmitShareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[109]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8063,7 +8441,7 @@ func (x *SubmitShareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitShareReply.ProtoReflect.Descriptor instead.
 func (*SubmitShareReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{109}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *SubmitShareReply) GetVerdicts() []*NodeVerdict {
@@ -8101,7 +8479,7 @@ type NodeVerdict struct {
 
 func (x *NodeVerdict) Reset() {
 	*x = NodeVerdict{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[110]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8113,7 +8491,7 @@ func (x *NodeVerdict) String() string {
 func (*NodeVerdict) ProtoMessage() {}
 
 func (x *NodeVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[110]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8126,7 +8504,7 @@ func (x *NodeVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeVerdict.ProtoReflect.Descriptor instead.
 func (*NodeVerdict) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{110}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *NodeVerdict) GetNode() string {
@@ -8182,7 +8560,7 @@ type AbortCeremonyRequest struct {
 
 func (x *AbortCeremonyRequest) Reset() {
 	*x = AbortCeremonyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[111]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8194,7 +8572,7 @@ func (x *AbortCeremonyRequest) String() string {
 func (*AbortCeremonyRequest) ProtoMessage() {}
 
 func (x *AbortCeremonyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[111]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8207,7 +8585,7 @@ func (x *AbortCeremonyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortCeremonyRequest.ProtoReflect.Descriptor instead.
 func (*AbortCeremonyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{111}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *AbortCeremonyRequest) GetRequestId() string {
@@ -8243,7 +8621,7 @@ type StartRosterRequest struct {
 
 func (x *StartRosterRequest) Reset() {
 	*x = StartRosterRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[112]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8255,7 +8633,7 @@ func (x *StartRosterRequest) String() string {
 func (*StartRosterRequest) ProtoMessage() {}
 
 func (x *StartRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[112]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8268,7 +8646,7 @@ func (x *StartRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRosterRequest.ProtoReflect.Descriptor instead.
 func (*StartRosterRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{112}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *StartRosterRequest) GetRequestId() string {
@@ -8311,7 +8689,7 @@ type SignRosterRequest struct {
 
 func (x *SignRosterRequest) Reset() {
 	*x = SignRosterRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[113]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8323,7 +8701,7 @@ func (x *SignRosterRequest) String() string {
 func (*SignRosterRequest) ProtoMessage() {}
 
 func (x *SignRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[113]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8336,7 +8714,7 @@ func (x *SignRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRosterRequest.ProtoReflect.Descriptor instead.
 func (*SignRosterRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{113}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *SignRosterRequest) GetRequestId() string {
@@ -8377,7 +8755,7 @@ type GetCeremonyRequest struct {
 
 func (x *GetCeremonyRequest) Reset() {
 	*x = GetCeremonyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[114]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8389,7 +8767,7 @@ func (x *GetCeremonyRequest) String() string {
 func (*GetCeremonyRequest) ProtoMessage() {}
 
 func (x *GetCeremonyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[114]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8402,7 +8780,7 @@ func (x *GetCeremonyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCeremonyRequest.ProtoReflect.Descriptor instead.
 func (*GetCeremonyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{114}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *GetCeremonyRequest) GetId() string {
@@ -8429,7 +8807,7 @@ type CeremonyReply struct {
 
 func (x *CeremonyReply) Reset() {
 	*x = CeremonyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[115]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8441,7 +8819,7 @@ func (x *CeremonyReply) String() string {
 func (*CeremonyReply) ProtoMessage() {}
 
 func (x *CeremonyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[115]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8454,7 +8832,7 @@ func (x *CeremonyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CeremonyReply.ProtoReflect.Descriptor instead.
 func (*CeremonyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{115}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *CeremonyReply) GetCeremony() *Ceremony {
@@ -8496,7 +8874,7 @@ type Ceremony struct {
 
 func (x *Ceremony) Reset() {
 	*x = Ceremony{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[116]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8508,7 +8886,7 @@ func (x *Ceremony) String() string {
 func (*Ceremony) ProtoMessage() {}
 
 func (x *Ceremony) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[116]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8521,7 +8899,7 @@ func (x *Ceremony) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ceremony.ProtoReflect.Descriptor instead.
 func (*Ceremony) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{116}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *Ceremony) GetId() string {
@@ -8656,7 +9034,7 @@ type CeremonyStep struct {
 
 func (x *CeremonyStep) Reset() {
 	*x = CeremonyStep{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[117]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8668,7 +9046,7 @@ func (x *CeremonyStep) String() string {
 func (*CeremonyStep) ProtoMessage() {}
 
 func (x *CeremonyStep) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[117]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8681,7 +9059,7 @@ func (x *CeremonyStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CeremonyStep.ProtoReflect.Descriptor instead.
 func (*CeremonyStep) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{117}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *CeremonyStep) GetAt() *timestamppb.Timestamp {
@@ -8731,7 +9109,7 @@ type EntropyCommitment struct {
 
 func (x *EntropyCommitment) Reset() {
 	*x = EntropyCommitment{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[118]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8743,7 +9121,7 @@ func (x *EntropyCommitment) String() string {
 func (*EntropyCommitment) ProtoMessage() {}
 
 func (x *EntropyCommitment) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[118]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8756,7 +9134,7 @@ func (x *EntropyCommitment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntropyCommitment.ProtoReflect.Descriptor instead.
 func (*EntropyCommitment) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{118}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *EntropyCommitment) GetCustodian() string {
@@ -8800,7 +9178,7 @@ type Deal struct {
 
 func (x *Deal) Reset() {
 	*x = Deal{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[119]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8812,7 +9190,7 @@ func (x *Deal) String() string {
 func (*Deal) ProtoMessage() {}
 
 func (x *Deal) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[119]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8825,7 +9203,7 @@ func (x *Deal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deal.ProtoReflect.Descriptor instead.
 func (*Deal) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{119}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *Deal) GetGeneration() uint32 {
@@ -8873,7 +9251,7 @@ type SealedShare struct {
 
 func (x *SealedShare) Reset() {
 	*x = SealedShare{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[120]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8885,7 +9263,7 @@ func (x *SealedShare) String() string {
 func (*SealedShare) ProtoMessage() {}
 
 func (x *SealedShare) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[120]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8898,7 +9276,7 @@ func (x *SealedShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedShare.ProtoReflect.Descriptor instead.
 func (*SealedShare) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{120}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *SealedShare) GetCustodian() string {
@@ -8928,7 +9306,7 @@ type ShareVerdict struct {
 
 func (x *ShareVerdict) Reset() {
 	*x = ShareVerdict{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[121]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8940,7 +9318,7 @@ func (x *ShareVerdict) String() string {
 func (*ShareVerdict) ProtoMessage() {}
 
 func (x *ShareVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[121]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8953,7 +9331,7 @@ func (x *ShareVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareVerdict.ProtoReflect.Descriptor instead.
 func (*ShareVerdict) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{121}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *ShareVerdict) GetCustodian() string {
@@ -8999,7 +9377,7 @@ type GetRostersRequest struct {
 
 func (x *GetRostersRequest) Reset() {
 	*x = GetRostersRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[122]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9011,7 +9389,7 @@ func (x *GetRostersRequest) String() string {
 func (*GetRostersRequest) ProtoMessage() {}
 
 func (x *GetRostersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[122]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9024,7 +9402,7 @@ func (x *GetRostersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRostersRequest.ProtoReflect.Descriptor instead.
 func (*GetRostersRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{122}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{126}
 }
 
 type GetRostersReply struct {
@@ -9039,7 +9417,7 @@ type GetRostersReply struct {
 
 func (x *GetRostersReply) Reset() {
 	*x = GetRostersReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[123]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9051,7 +9429,7 @@ func (x *GetRostersReply) String() string {
 func (*GetRostersReply) ProtoMessage() {}
 
 func (x *GetRostersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[123]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9064,7 +9442,7 @@ func (x *GetRostersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRostersReply.ProtoReflect.Descriptor instead.
 func (*GetRostersReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{123}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *GetRostersReply) GetClusterId() string {
@@ -9106,7 +9484,7 @@ type Master struct {
 
 func (x *Master) Reset() {
 	*x = Master{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[124]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9118,7 +9496,7 @@ func (x *Master) String() string {
 func (*Master) ProtoMessage() {}
 
 func (x *Master) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[124]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9131,7 +9509,7 @@ func (x *Master) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Master.ProtoReflect.Descriptor instead.
 func (*Master) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{124}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *Master) GetGeneration() uint32 {
@@ -9162,7 +9540,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\x1dtransport/vaultpb/vault.proto\x12\x11conclave.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"1\n" +
 	"\x05Label\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x94\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xb4\x03\n" +
 	"\x10CreateKeyRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
@@ -9175,10 +9553,14 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\rdeactivate_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fdeactivateAt\x12 \n" +
 	"\vdescription\x18\x0e \x01(\tR\vdescription\x12\x18\n" +
 	"\apurpose\x18\x0f \x01(\tR\apurpose\x12-\n" +
-	"\x05links\x18\x10 \x03(\v2\x17.conclave.vault.v1.LinkR\x05links\"J\n" +
+	"\x05links\x18\x10 \x03(\v2\x17.conclave.vault.v1.LinkR\x05links\x12\x1e\n" +
+	"\n" +
+	"exportable\x18\x11 \x01(\bR\n" +
+	"exportable\"^\n" +
 	"\x16CreateImportKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
-	"\talgorithm\x18\x02 \x01(\tR\talgorithm\"\xea\x01\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12\x12\n" +
+	"\x04form\x18\x03 \x01(\tR\x04form\"\xea\x01\n" +
 	"\x0eImportKeyReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -9196,7 +9578,23 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\n" +
 	"import_key\x18\x02 \x01(\tR\timportKey\x12\x18\n" +
 	"\awrapped\x18\x03 \x01(\fR\awrapped\x125\n" +
-	"\x03key\x18\x04 \x01(\v2#.conclave.vault.v1.CreateKeyRequestR\x03key\"#\n" +
+	"\x03key\x18\x04 \x01(\v2#.conclave.vault.v1.CreateKeyRequestR\x03key\"\x91\x01\n" +
+	"\x10ExportKeyRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\x12\x1c\n" +
+	"\trecipient\x18\x04 \x01(\fR\trecipient\x12\x12\n" +
+	"\x04form\x18\x05 \x01(\tR\x04form\"\xdd\x01\n" +
+	"\x0eExportKeyReply\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x12\n" +
+	"\x04form\x18\x04 \x01(\tR\x04form\x12)\n" +
+	"\x10recipient_sha256\x18\x05 \x01(\tR\x0frecipientSha256\x12\x18\n" +
+	"\awrapped\x18\x06 \x01(\fR\awrapped\x12\x12\n" +
+	"\x04node\x18\a \x01(\tR\x04node\x12\x14\n" +
+	"\x05index\x18\b \x01(\x04R\x05index\"#\n" +
 	"\rGetKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\xcf\x01\n" +
 	"\x0fListKeysRequest\x12\x1b\n" +
@@ -9224,7 +9622,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12;\n" +
 	"\vactivate_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"activateAt\"\x80\x05\n" +
+	"activateAt\"\xab\x05\n" +
 	"\x10UpdateKeyRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
@@ -9243,7 +9641,8 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\vactivate_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"activateAt\x12?\n" +
 	"\rdeactivate_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fdeactivateAt\x12.\n" +
-	"\x13clear_deactivate_at\x18\x0e \x01(\bR\x11clearDeactivateAtB\x0e\n" +
+	"\x13clear_deactivate_at\x18\x0e \x01(\bR\x11clearDeactivateAt\x12)\n" +
+	"\x10never_exportable\x18\x0f \x01(\bR\x0fneverExportableB\x0e\n" +
 	"\f_descriptionB\n" +
 	"\n" +
 	"\b_purposeB\b\n" +
@@ -9269,7 +9668,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\x05after\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05after\"J\n" +
 	"\bKeyReply\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.conclave.vault.v1.KeyR\x03key\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\x93\x05\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\xb3\x05\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -9289,7 +9688,10 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\x05links\x18\x0e \x03(\v2\x17.conclave.vault.v1.LinkR\x05links\x12\x1a\n" +
 	"\brevision\x18\x0f \x01(\x04R\brevision\x124\n" +
 	"\x06budget\x18\" \x01(\v2\x1c.conclave.vault.v1.KeyBudgetR\x06budget\x12D\n" +
-	"\x10uses_known_since\x18# \x01(\v2\x1a.google.protobuf.TimestampR\x0eusesKnownSince\"\xca\a\n" +
+	"\x10uses_known_since\x18# \x01(\v2\x1a.google.protobuf.TimestampR\x0eusesKnownSince\x12\x1e\n" +
+	"\n" +
+	"exportable\x18) \x01(\tR\n" +
+	"exportable\"\xa7\b\n" +
 	"\n" +
 	"KeyVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
@@ -9317,7 +9719,12 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"lastUsedAt\x12 \n" +
 	"\vencryptions\x18# \x01(\x04R\vencryptions\x12)\n" +
 	"\x10encryption_bound\x18$ \x01(\x04R\x0fencryptionBound\x12\x16\n" +
-	"\x06origin\x18( \x01(\tR\x06origin\"\x83\x01\n" +
+	"\x06origin\x18( \x01(\tR\x06origin\x12\x1e\n" +
+	"\n" +
+	"exportable\x18) \x01(\bR\n" +
+	"exportable\x12;\n" +
+	"\vexported_at\x18* \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"exportedAt\"\x83\x01\n" +
 	"\bUseLimit\x12\x1e\n" +
 	"\n" +
 	"operations\x18\x01 \x01(\x04R\n" +
@@ -9525,7 +9932,26 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1c\n" +
 	"\tplaintext\x18\x03 \x01(\fR\tplaintext\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x14\n" +
-	"\x05index\x18\x05 \x01(\x04R\x05index\"\xba\x01\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\"\xc8\x01\n" +
+	"\rRewrapRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\x02 \x01(\fR\n" +
+	"ciphertext\x12G\n" +
+	"\acontext\x18\x03 \x03(\v2-.conclave.vault.v1.RewrapRequest.ContextEntryR\acontext\x1a:\n" +
+	"\fContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x01\n" +
+	"\vRewrapReply\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\x04 \x01(\fR\n" +
+	"ciphertext\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\x12!\n" +
+	"\ffrom_version\x18\a \x01(\rR\vfromVersion\"\xba\x01\n" +
 	"\x16GenerateDataKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12P\n" +
 	"\acontext\x18\x02 \x03(\v26.conclave.vault.v1.GenerateDataKeyRequest.ContextEntryR\acontext\x1a:\n" +
@@ -10000,7 +10426,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\x17NODE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11NODE_ACTION_DRAIN\x10\x01\x12\x17\n" +
 	"\x13NODE_ACTION_UNDRAIN\x10\x02\x12\x16\n" +
-	"\x12NODE_ACTION_REMOVE\x10\x032\xdc\a\n" +
+	"\x12NODE_ACTION_REMOVE\x10\x032\xb1\b\n" +
 	"\x04Keys\x12M\n" +
 	"\tCreateKey\x12#.conclave.vault.v1.CreateKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12G\n" +
 	"\x06GetKey\x12 .conclave.vault.v1.GetKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12P\n" +
@@ -10014,7 +10440,8 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\tUpdateKey\x12#.conclave.vault.v1.UpdateKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12Q\n" +
 	"\vSetKeyClass\x12%.conclave.vault.v1.SetKeyClassRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12_\n" +
 	"\x0fCreateImportKey\x12).conclave.vault.v1.CreateImportKeyRequest\x1a!.conclave.vault.v1.ImportKeyReply\x12M\n" +
-	"\tImportKey\x12#.conclave.vault.v1.ImportKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply2\x90\x04\n" +
+	"\tImportKey\x12#.conclave.vault.v1.ImportKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12S\n" +
+	"\tExportKey\x12#.conclave.vault.v1.ExportKeyRequest\x1a!.conclave.vault.v1.ExportKeyReply2\x90\x04\n" +
 	"\aClasses\x12S\n" +
 	"\vCreateClass\x12%.conclave.vault.v1.CreateClassRequest\x1a\x1d.conclave.vault.v1.ClassReply\x12M\n" +
 	"\bGetClass\x12\".conclave.vault.v1.GetClassRequest\x1a\x1d.conclave.vault.v1.ClassReply\x12Y\n" +
@@ -10022,7 +10449,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\vUpdateClass\x12%.conclave.vault.v1.UpdateClassRequest\x1a\x1d.conclave.vault.v1.ClassReply\x12Y\n" +
 	"\vDeleteClass\x12%.conclave.vault.v1.DeleteClassRequest\x1a#.conclave.vault.v1.DeleteClassReply\x12V\n" +
 	"\n" +
-	"CheckClass\x12$.conclave.vault.v1.CheckClassRequest\x1a\".conclave.vault.v1.CheckClassReply2\xb3\x06\n" +
+	"CheckClass\x12$.conclave.vault.v1.CheckClassRequest\x1a\".conclave.vault.v1.CheckClassReply2\xff\x06\n" +
 	"\x06Crypto\x12D\n" +
 	"\x04Sign\x12\x1e.conclave.vault.v1.SignRequest\x1a\x1c.conclave.vault.v1.SignReply\x12J\n" +
 	"\x06Verify\x12 .conclave.vault.v1.VerifyRequest\x1a\x1e.conclave.vault.v1.VerifyReply\x12A\n" +
@@ -10030,7 +10457,8 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\tVerifyMac\x12#.conclave.vault.v1.VerifyMacRequest\x1a\x1e.conclave.vault.v1.VerifyReply\x12M\n" +
 	"\aEncrypt\x12!.conclave.vault.v1.EncryptRequest\x1a\x1f.conclave.vault.v1.EncryptReply\x12M\n" +
 	"\aDecrypt\x12!.conclave.vault.v1.DecryptRequest\x1a\x1f.conclave.vault.v1.DecryptReply\x12e\n" +
-	"\x0fGenerateDataKey\x12).conclave.vault.v1.GenerateDataKeyRequest\x1a'.conclave.vault.v1.GenerateDataKeyReply\x12G\n" +
+	"\x0fGenerateDataKey\x12).conclave.vault.v1.GenerateDataKeyRequest\x1a'.conclave.vault.v1.GenerateDataKeyReply\x12J\n" +
+	"\x06Rewrap\x12 .conclave.vault.v1.RewrapRequest\x1a\x1e.conclave.vault.v1.RewrapReply\x12G\n" +
 	"\x05Agree\x12\x1f.conclave.vault.v1.AgreeRequest\x1a\x1d.conclave.vault.v1.AgreeReply\x12Y\n" +
 	"\vEncapsulate\x12%.conclave.vault.v1.EncapsulateRequest\x1a#.conclave.vault.v1.EncapsulateReply\x12Y\n" +
 	"\vDecapsulate\x12%.conclave.vault.v1.DecapsulateRequest\x1a#.conclave.vault.v1.DecapsulateReply2\xdd\x06\n" +
@@ -10082,7 +10510,7 @@ func file_transport_vaultpb_vault_proto_rawDescGZIP() []byte {
 }
 
 var file_transport_vaultpb_vault_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_transport_vaultpb_vault_proto_msgTypes = make([]protoimpl.MessageInfo, 128)
+var file_transport_vaultpb_vault_proto_msgTypes = make([]protoimpl.MessageInfo, 133)
 var file_transport_vaultpb_vault_proto_goTypes = []any{
 	(KeyAction)(0),                   // 0: conclave.vault.v1.KeyAction
 	(NodeAction)(0),                  // 1: conclave.vault.v1.NodeAction
@@ -10091,353 +10519,364 @@ var file_transport_vaultpb_vault_proto_goTypes = []any{
 	(*CreateImportKeyRequest)(nil),   // 4: conclave.vault.v1.CreateImportKeyRequest
 	(*ImportKeyReply)(nil),           // 5: conclave.vault.v1.ImportKeyReply
 	(*ImportKeyRequest)(nil),         // 6: conclave.vault.v1.ImportKeyRequest
-	(*GetKeyRequest)(nil),            // 7: conclave.vault.v1.GetKeyRequest
-	(*ListKeysRequest)(nil),          // 8: conclave.vault.v1.ListKeysRequest
-	(*ListKeysReply)(nil),            // 9: conclave.vault.v1.ListKeysReply
-	(*KeyHistoryRequest)(nil),        // 10: conclave.vault.v1.KeyHistoryRequest
-	(*RotateKeyRequest)(nil),         // 11: conclave.vault.v1.RotateKeyRequest
-	(*UpdateKeyRequest)(nil),         // 12: conclave.vault.v1.UpdateKeyRequest
-	(*SetKeyClassRequest)(nil),       // 13: conclave.vault.v1.SetKeyClassRequest
-	(*Link)(nil),                     // 14: conclave.vault.v1.Link
-	(*ChangeKeyRequest)(nil),         // 15: conclave.vault.v1.ChangeKeyRequest
-	(*KeyReply)(nil),                 // 16: conclave.vault.v1.KeyReply
-	(*Key)(nil),                      // 17: conclave.vault.v1.Key
-	(*KeyVersion)(nil),               // 18: conclave.vault.v1.KeyVersion
-	(*UseLimit)(nil),                 // 19: conclave.vault.v1.UseLimit
-	(*KeyBudget)(nil),                // 20: conclave.vault.v1.KeyBudget
-	(*Reserve)(nil),                  // 21: conclave.vault.v1.Reserve
-	(*SetBudgetRequest)(nil),         // 22: conclave.vault.v1.SetBudgetRequest
-	(*Destruction)(nil),              // 23: conclave.vault.v1.Destruction
-	(*Receipt)(nil),                  // 24: conclave.vault.v1.Receipt
-	(*Class)(nil),                    // 25: conclave.vault.v1.Class
-	(*Budget)(nil),                   // 26: conclave.vault.v1.Budget
-	(*Approval)(nil),                 // 27: conclave.vault.v1.Approval
-	(*CreateClassRequest)(nil),       // 28: conclave.vault.v1.CreateClassRequest
-	(*GetClassRequest)(nil),          // 29: conclave.vault.v1.GetClassRequest
-	(*ClassReply)(nil),               // 30: conclave.vault.v1.ClassReply
-	(*ListClassesRequest)(nil),       // 31: conclave.vault.v1.ListClassesRequest
-	(*ListClassesReply)(nil),         // 32: conclave.vault.v1.ListClassesReply
-	(*UpdateClassRequest)(nil),       // 33: conclave.vault.v1.UpdateClassRequest
-	(*DeleteClassRequest)(nil),       // 34: conclave.vault.v1.DeleteClassRequest
-	(*DeleteClassReply)(nil),         // 35: conclave.vault.v1.DeleteClassReply
-	(*CheckClassRequest)(nil),        // 36: conclave.vault.v1.CheckClassRequest
-	(*CheckClassReply)(nil),          // 37: conclave.vault.v1.CheckClassReply
-	(*ClassEffect)(nil),              // 38: conclave.vault.v1.ClassEffect
-	(*Barrier)(nil),                  // 39: conclave.vault.v1.Barrier
-	(*GetPublicKeyRequest)(nil),      // 40: conclave.vault.v1.GetPublicKeyRequest
-	(*PublicKeyReply)(nil),           // 41: conclave.vault.v1.PublicKeyReply
-	(*SignRequest)(nil),              // 42: conclave.vault.v1.SignRequest
-	(*SignReply)(nil),                // 43: conclave.vault.v1.SignReply
-	(*VerifyRequest)(nil),            // 44: conclave.vault.v1.VerifyRequest
-	(*VerifyReply)(nil),              // 45: conclave.vault.v1.VerifyReply
-	(*MacRequest)(nil),               // 46: conclave.vault.v1.MacRequest
-	(*MacReply)(nil),                 // 47: conclave.vault.v1.MacReply
-	(*VerifyMacRequest)(nil),         // 48: conclave.vault.v1.VerifyMacRequest
-	(*EncryptRequest)(nil),           // 49: conclave.vault.v1.EncryptRequest
-	(*EncryptReply)(nil),             // 50: conclave.vault.v1.EncryptReply
-	(*DecryptRequest)(nil),           // 51: conclave.vault.v1.DecryptRequest
-	(*DecryptReply)(nil),             // 52: conclave.vault.v1.DecryptReply
-	(*GenerateDataKeyRequest)(nil),   // 53: conclave.vault.v1.GenerateDataKeyRequest
-	(*GenerateDataKeyReply)(nil),     // 54: conclave.vault.v1.GenerateDataKeyReply
-	(*AgreeRequest)(nil),             // 55: conclave.vault.v1.AgreeRequest
-	(*AgreeReply)(nil),               // 56: conclave.vault.v1.AgreeReply
-	(*EncapsulateRequest)(nil),       // 57: conclave.vault.v1.EncapsulateRequest
-	(*EncapsulateReply)(nil),         // 58: conclave.vault.v1.EncapsulateReply
-	(*DecapsulateRequest)(nil),       // 59: conclave.vault.v1.DecapsulateRequest
-	(*DecapsulateReply)(nil),         // 60: conclave.vault.v1.DecapsulateReply
-	(*StatusRequest)(nil),            // 61: conclave.vault.v1.StatusRequest
-	(*StatusReply)(nil),              // 62: conclave.vault.v1.StatusReply
-	(*NodeStatus)(nil),               // 63: conclave.vault.v1.NodeStatus
-	(*RaiseFeatureLevelRequest)(nil), // 64: conclave.vault.v1.RaiseFeatureLevelRequest
-	(*RaiseFeatureLevelReply)(nil),   // 65: conclave.vault.v1.RaiseFeatureLevelReply
-	(*ListNodesRequest)(nil),         // 66: conclave.vault.v1.ListNodesRequest
-	(*ListNodesReply)(nil),           // 67: conclave.vault.v1.ListNodesReply
-	(*Node)(nil),                     // 68: conclave.vault.v1.Node
-	(*Capability)(nil),               // 69: conclave.vault.v1.Capability
-	(*Lack)(nil),                     // 70: conclave.vault.v1.Lack
-	(*CreateJoinTokenRequest)(nil),   // 71: conclave.vault.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),     // 72: conclave.vault.v1.CreateJoinTokenReply
-	(*IssueCertificateRequest)(nil),  // 73: conclave.vault.v1.IssueCertificateRequest
-	(*IssueCertificateReply)(nil),    // 74: conclave.vault.v1.IssueCertificateReply
-	(*RevokeCertificateRequest)(nil), // 75: conclave.vault.v1.RevokeCertificateRequest
-	(*RevokeCertificateReply)(nil),   // 76: conclave.vault.v1.RevokeCertificateReply
-	(*ListCertificatesRequest)(nil),  // 77: conclave.vault.v1.ListCertificatesRequest
-	(*ListCertificatesReply)(nil),    // 78: conclave.vault.v1.ListCertificatesReply
-	(*Certificate)(nil),              // 79: conclave.vault.v1.Certificate
-	(*ChangeNodeRequest)(nil),        // 80: conclave.vault.v1.ChangeNodeRequest
-	(*ChangeNodeReply)(nil),          // 81: conclave.vault.v1.ChangeNodeReply
-	(*SealRequest)(nil),              // 82: conclave.vault.v1.SealRequest
-	(*SealReply)(nil),                // 83: conclave.vault.v1.SealReply
-	(*WatchRequest)(nil),             // 84: conclave.vault.v1.WatchRequest
-	(*WatchReply)(nil),               // 85: conclave.vault.v1.WatchReply
-	(*ListEventsRequest)(nil),        // 86: conclave.vault.v1.ListEventsRequest
-	(*EventList)(nil),                // 87: conclave.vault.v1.EventList
-	(*Event)(nil),                    // 88: conclave.vault.v1.Event
-	(*ReadRecordsRequest)(nil),       // 89: conclave.vault.v1.ReadRecordsRequest
-	(*ReadRecordsReply)(nil),         // 90: conclave.vault.v1.ReadRecordsReply
-	(*Record)(nil),                   // 91: conclave.vault.v1.Record
-	(*TreeHeadsRequest)(nil),         // 92: conclave.vault.v1.TreeHeadsRequest
-	(*TreeHeadsReply)(nil),           // 93: conclave.vault.v1.TreeHeadsReply
-	(*TreeHead)(nil),                 // 94: conclave.vault.v1.TreeHead
-	(*GetCheckpointRequest)(nil),     // 95: conclave.vault.v1.GetCheckpointRequest
-	(*CheckpointReply)(nil),          // 96: conclave.vault.v1.CheckpointReply
-	(*ProveKeyRequest)(nil),          // 97: conclave.vault.v1.ProveKeyRequest
-	(*ProveKeyReply)(nil),            // 98: conclave.vault.v1.ProveKeyReply
-	(*ProvenRecord)(nil),             // 99: conclave.vault.v1.ProvenRecord
-	(*Custodian)(nil),                // 100: conclave.vault.v1.Custodian
-	(*RosterNode)(nil),               // 101: conclave.vault.v1.RosterNode
-	(*RosterSignature)(nil),          // 102: conclave.vault.v1.RosterSignature
-	(*Roster)(nil),                   // 103: conclave.vault.v1.Roster
-	(*StartGenesisRequest)(nil),      // 104: conclave.vault.v1.StartGenesisRequest
-	(*CommitEntropyRequest)(nil),     // 105: conclave.vault.v1.CommitEntropyRequest
-	(*RevealEntropyRequest)(nil),     // 106: conclave.vault.v1.RevealEntropyRequest
-	(*AcknowledgeShareRequest)(nil),  // 107: conclave.vault.v1.AcknowledgeShareRequest
-	(*StartUnsealRequest)(nil),       // 108: conclave.vault.v1.StartUnsealRequest
-	(*SealedNodeShare)(nil),          // 109: conclave.vault.v1.SealedNodeShare
-	(*SubmitShareRequest)(nil),       // 110: conclave.vault.v1.SubmitShareRequest
-	(*SubmitShareReply)(nil),         // 111: conclave.vault.v1.SubmitShareReply
-	(*NodeVerdict)(nil),              // 112: conclave.vault.v1.NodeVerdict
-	(*AbortCeremonyRequest)(nil),     // 113: conclave.vault.v1.AbortCeremonyRequest
-	(*StartRosterRequest)(nil),       // 114: conclave.vault.v1.StartRosterRequest
-	(*SignRosterRequest)(nil),        // 115: conclave.vault.v1.SignRosterRequest
-	(*GetCeremonyRequest)(nil),       // 116: conclave.vault.v1.GetCeremonyRequest
-	(*CeremonyReply)(nil),            // 117: conclave.vault.v1.CeremonyReply
-	(*Ceremony)(nil),                 // 118: conclave.vault.v1.Ceremony
-	(*CeremonyStep)(nil),             // 119: conclave.vault.v1.CeremonyStep
-	(*EntropyCommitment)(nil),        // 120: conclave.vault.v1.EntropyCommitment
-	(*Deal)(nil),                     // 121: conclave.vault.v1.Deal
-	(*SealedShare)(nil),              // 122: conclave.vault.v1.SealedShare
-	(*ShareVerdict)(nil),             // 123: conclave.vault.v1.ShareVerdict
-	(*GetRostersRequest)(nil),        // 124: conclave.vault.v1.GetRostersRequest
-	(*GetRostersReply)(nil),          // 125: conclave.vault.v1.GetRostersReply
-	(*Master)(nil),                   // 126: conclave.vault.v1.Master
-	nil,                              // 127: conclave.vault.v1.EncryptRequest.ContextEntry
-	nil,                              // 128: conclave.vault.v1.DecryptRequest.ContextEntry
-	nil,                              // 129: conclave.vault.v1.GenerateDataKeyRequest.ContextEntry
-	(*timestamppb.Timestamp)(nil),    // 130: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 131: google.protobuf.Duration
+	(*ExportKeyRequest)(nil),         // 7: conclave.vault.v1.ExportKeyRequest
+	(*ExportKeyReply)(nil),           // 8: conclave.vault.v1.ExportKeyReply
+	(*GetKeyRequest)(nil),            // 9: conclave.vault.v1.GetKeyRequest
+	(*ListKeysRequest)(nil),          // 10: conclave.vault.v1.ListKeysRequest
+	(*ListKeysReply)(nil),            // 11: conclave.vault.v1.ListKeysReply
+	(*KeyHistoryRequest)(nil),        // 12: conclave.vault.v1.KeyHistoryRequest
+	(*RotateKeyRequest)(nil),         // 13: conclave.vault.v1.RotateKeyRequest
+	(*UpdateKeyRequest)(nil),         // 14: conclave.vault.v1.UpdateKeyRequest
+	(*SetKeyClassRequest)(nil),       // 15: conclave.vault.v1.SetKeyClassRequest
+	(*Link)(nil),                     // 16: conclave.vault.v1.Link
+	(*ChangeKeyRequest)(nil),         // 17: conclave.vault.v1.ChangeKeyRequest
+	(*KeyReply)(nil),                 // 18: conclave.vault.v1.KeyReply
+	(*Key)(nil),                      // 19: conclave.vault.v1.Key
+	(*KeyVersion)(nil),               // 20: conclave.vault.v1.KeyVersion
+	(*UseLimit)(nil),                 // 21: conclave.vault.v1.UseLimit
+	(*KeyBudget)(nil),                // 22: conclave.vault.v1.KeyBudget
+	(*Reserve)(nil),                  // 23: conclave.vault.v1.Reserve
+	(*SetBudgetRequest)(nil),         // 24: conclave.vault.v1.SetBudgetRequest
+	(*Destruction)(nil),              // 25: conclave.vault.v1.Destruction
+	(*Receipt)(nil),                  // 26: conclave.vault.v1.Receipt
+	(*Class)(nil),                    // 27: conclave.vault.v1.Class
+	(*Budget)(nil),                   // 28: conclave.vault.v1.Budget
+	(*Approval)(nil),                 // 29: conclave.vault.v1.Approval
+	(*CreateClassRequest)(nil),       // 30: conclave.vault.v1.CreateClassRequest
+	(*GetClassRequest)(nil),          // 31: conclave.vault.v1.GetClassRequest
+	(*ClassReply)(nil),               // 32: conclave.vault.v1.ClassReply
+	(*ListClassesRequest)(nil),       // 33: conclave.vault.v1.ListClassesRequest
+	(*ListClassesReply)(nil),         // 34: conclave.vault.v1.ListClassesReply
+	(*UpdateClassRequest)(nil),       // 35: conclave.vault.v1.UpdateClassRequest
+	(*DeleteClassRequest)(nil),       // 36: conclave.vault.v1.DeleteClassRequest
+	(*DeleteClassReply)(nil),         // 37: conclave.vault.v1.DeleteClassReply
+	(*CheckClassRequest)(nil),        // 38: conclave.vault.v1.CheckClassRequest
+	(*CheckClassReply)(nil),          // 39: conclave.vault.v1.CheckClassReply
+	(*ClassEffect)(nil),              // 40: conclave.vault.v1.ClassEffect
+	(*Barrier)(nil),                  // 41: conclave.vault.v1.Barrier
+	(*GetPublicKeyRequest)(nil),      // 42: conclave.vault.v1.GetPublicKeyRequest
+	(*PublicKeyReply)(nil),           // 43: conclave.vault.v1.PublicKeyReply
+	(*SignRequest)(nil),              // 44: conclave.vault.v1.SignRequest
+	(*SignReply)(nil),                // 45: conclave.vault.v1.SignReply
+	(*VerifyRequest)(nil),            // 46: conclave.vault.v1.VerifyRequest
+	(*VerifyReply)(nil),              // 47: conclave.vault.v1.VerifyReply
+	(*MacRequest)(nil),               // 48: conclave.vault.v1.MacRequest
+	(*MacReply)(nil),                 // 49: conclave.vault.v1.MacReply
+	(*VerifyMacRequest)(nil),         // 50: conclave.vault.v1.VerifyMacRequest
+	(*EncryptRequest)(nil),           // 51: conclave.vault.v1.EncryptRequest
+	(*EncryptReply)(nil),             // 52: conclave.vault.v1.EncryptReply
+	(*DecryptRequest)(nil),           // 53: conclave.vault.v1.DecryptRequest
+	(*DecryptReply)(nil),             // 54: conclave.vault.v1.DecryptReply
+	(*RewrapRequest)(nil),            // 55: conclave.vault.v1.RewrapRequest
+	(*RewrapReply)(nil),              // 56: conclave.vault.v1.RewrapReply
+	(*GenerateDataKeyRequest)(nil),   // 57: conclave.vault.v1.GenerateDataKeyRequest
+	(*GenerateDataKeyReply)(nil),     // 58: conclave.vault.v1.GenerateDataKeyReply
+	(*AgreeRequest)(nil),             // 59: conclave.vault.v1.AgreeRequest
+	(*AgreeReply)(nil),               // 60: conclave.vault.v1.AgreeReply
+	(*EncapsulateRequest)(nil),       // 61: conclave.vault.v1.EncapsulateRequest
+	(*EncapsulateReply)(nil),         // 62: conclave.vault.v1.EncapsulateReply
+	(*DecapsulateRequest)(nil),       // 63: conclave.vault.v1.DecapsulateRequest
+	(*DecapsulateReply)(nil),         // 64: conclave.vault.v1.DecapsulateReply
+	(*StatusRequest)(nil),            // 65: conclave.vault.v1.StatusRequest
+	(*StatusReply)(nil),              // 66: conclave.vault.v1.StatusReply
+	(*NodeStatus)(nil),               // 67: conclave.vault.v1.NodeStatus
+	(*RaiseFeatureLevelRequest)(nil), // 68: conclave.vault.v1.RaiseFeatureLevelRequest
+	(*RaiseFeatureLevelReply)(nil),   // 69: conclave.vault.v1.RaiseFeatureLevelReply
+	(*ListNodesRequest)(nil),         // 70: conclave.vault.v1.ListNodesRequest
+	(*ListNodesReply)(nil),           // 71: conclave.vault.v1.ListNodesReply
+	(*Node)(nil),                     // 72: conclave.vault.v1.Node
+	(*Capability)(nil),               // 73: conclave.vault.v1.Capability
+	(*Lack)(nil),                     // 74: conclave.vault.v1.Lack
+	(*CreateJoinTokenRequest)(nil),   // 75: conclave.vault.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),     // 76: conclave.vault.v1.CreateJoinTokenReply
+	(*IssueCertificateRequest)(nil),  // 77: conclave.vault.v1.IssueCertificateRequest
+	(*IssueCertificateReply)(nil),    // 78: conclave.vault.v1.IssueCertificateReply
+	(*RevokeCertificateRequest)(nil), // 79: conclave.vault.v1.RevokeCertificateRequest
+	(*RevokeCertificateReply)(nil),   // 80: conclave.vault.v1.RevokeCertificateReply
+	(*ListCertificatesRequest)(nil),  // 81: conclave.vault.v1.ListCertificatesRequest
+	(*ListCertificatesReply)(nil),    // 82: conclave.vault.v1.ListCertificatesReply
+	(*Certificate)(nil),              // 83: conclave.vault.v1.Certificate
+	(*ChangeNodeRequest)(nil),        // 84: conclave.vault.v1.ChangeNodeRequest
+	(*ChangeNodeReply)(nil),          // 85: conclave.vault.v1.ChangeNodeReply
+	(*SealRequest)(nil),              // 86: conclave.vault.v1.SealRequest
+	(*SealReply)(nil),                // 87: conclave.vault.v1.SealReply
+	(*WatchRequest)(nil),             // 88: conclave.vault.v1.WatchRequest
+	(*WatchReply)(nil),               // 89: conclave.vault.v1.WatchReply
+	(*ListEventsRequest)(nil),        // 90: conclave.vault.v1.ListEventsRequest
+	(*EventList)(nil),                // 91: conclave.vault.v1.EventList
+	(*Event)(nil),                    // 92: conclave.vault.v1.Event
+	(*ReadRecordsRequest)(nil),       // 93: conclave.vault.v1.ReadRecordsRequest
+	(*ReadRecordsReply)(nil),         // 94: conclave.vault.v1.ReadRecordsReply
+	(*Record)(nil),                   // 95: conclave.vault.v1.Record
+	(*TreeHeadsRequest)(nil),         // 96: conclave.vault.v1.TreeHeadsRequest
+	(*TreeHeadsReply)(nil),           // 97: conclave.vault.v1.TreeHeadsReply
+	(*TreeHead)(nil),                 // 98: conclave.vault.v1.TreeHead
+	(*GetCheckpointRequest)(nil),     // 99: conclave.vault.v1.GetCheckpointRequest
+	(*CheckpointReply)(nil),          // 100: conclave.vault.v1.CheckpointReply
+	(*ProveKeyRequest)(nil),          // 101: conclave.vault.v1.ProveKeyRequest
+	(*ProveKeyReply)(nil),            // 102: conclave.vault.v1.ProveKeyReply
+	(*ProvenRecord)(nil),             // 103: conclave.vault.v1.ProvenRecord
+	(*Custodian)(nil),                // 104: conclave.vault.v1.Custodian
+	(*RosterNode)(nil),               // 105: conclave.vault.v1.RosterNode
+	(*RosterSignature)(nil),          // 106: conclave.vault.v1.RosterSignature
+	(*Roster)(nil),                   // 107: conclave.vault.v1.Roster
+	(*StartGenesisRequest)(nil),      // 108: conclave.vault.v1.StartGenesisRequest
+	(*CommitEntropyRequest)(nil),     // 109: conclave.vault.v1.CommitEntropyRequest
+	(*RevealEntropyRequest)(nil),     // 110: conclave.vault.v1.RevealEntropyRequest
+	(*AcknowledgeShareRequest)(nil),  // 111: conclave.vault.v1.AcknowledgeShareRequest
+	(*StartUnsealRequest)(nil),       // 112: conclave.vault.v1.StartUnsealRequest
+	(*SealedNodeShare)(nil),          // 113: conclave.vault.v1.SealedNodeShare
+	(*SubmitShareRequest)(nil),       // 114: conclave.vault.v1.SubmitShareRequest
+	(*SubmitShareReply)(nil),         // 115: conclave.vault.v1.SubmitShareReply
+	(*NodeVerdict)(nil),              // 116: conclave.vault.v1.NodeVerdict
+	(*AbortCeremonyRequest)(nil),     // 117: conclave.vault.v1.AbortCeremonyRequest
+	(*StartRosterRequest)(nil),       // 118: conclave.vault.v1.StartRosterRequest
+	(*SignRosterRequest)(nil),        // 119: conclave.vault.v1.SignRosterRequest
+	(*GetCeremonyRequest)(nil),       // 120: conclave.vault.v1.GetCeremonyRequest
+	(*CeremonyReply)(nil),            // 121: conclave.vault.v1.CeremonyReply
+	(*Ceremony)(nil),                 // 122: conclave.vault.v1.Ceremony
+	(*CeremonyStep)(nil),             // 123: conclave.vault.v1.CeremonyStep
+	(*EntropyCommitment)(nil),        // 124: conclave.vault.v1.EntropyCommitment
+	(*Deal)(nil),                     // 125: conclave.vault.v1.Deal
+	(*SealedShare)(nil),              // 126: conclave.vault.v1.SealedShare
+	(*ShareVerdict)(nil),             // 127: conclave.vault.v1.ShareVerdict
+	(*GetRostersRequest)(nil),        // 128: conclave.vault.v1.GetRostersRequest
+	(*GetRostersReply)(nil),          // 129: conclave.vault.v1.GetRostersReply
+	(*Master)(nil),                   // 130: conclave.vault.v1.Master
+	nil,                              // 131: conclave.vault.v1.EncryptRequest.ContextEntry
+	nil,                              // 132: conclave.vault.v1.DecryptRequest.ContextEntry
+	nil,                              // 133: conclave.vault.v1.RewrapRequest.ContextEntry
+	nil,                              // 134: conclave.vault.v1.GenerateDataKeyRequest.ContextEntry
+	(*timestamppb.Timestamp)(nil),    // 135: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 136: google.protobuf.Duration
 }
 var file_transport_vaultpb_vault_proto_depIdxs = []int32{
 	2,   // 0: conclave.vault.v1.CreateKeyRequest.labels:type_name -> conclave.vault.v1.Label
-	130, // 1: conclave.vault.v1.CreateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
-	130, // 2: conclave.vault.v1.CreateKeyRequest.deactivate_at:type_name -> google.protobuf.Timestamp
-	14,  // 3: conclave.vault.v1.CreateKeyRequest.links:type_name -> conclave.vault.v1.Link
-	130, // 4: conclave.vault.v1.ImportKeyReply.expires_at:type_name -> google.protobuf.Timestamp
+	135, // 1: conclave.vault.v1.CreateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
+	135, // 2: conclave.vault.v1.CreateKeyRequest.deactivate_at:type_name -> google.protobuf.Timestamp
+	16,  // 3: conclave.vault.v1.CreateKeyRequest.links:type_name -> conclave.vault.v1.Link
+	135, // 4: conclave.vault.v1.ImportKeyReply.expires_at:type_name -> google.protobuf.Timestamp
 	3,   // 5: conclave.vault.v1.ImportKeyRequest.key:type_name -> conclave.vault.v1.CreateKeyRequest
-	17,  // 6: conclave.vault.v1.ListKeysReply.items:type_name -> conclave.vault.v1.Key
-	130, // 7: conclave.vault.v1.RotateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
+	19,  // 6: conclave.vault.v1.ListKeysReply.items:type_name -> conclave.vault.v1.Key
+	135, // 7: conclave.vault.v1.RotateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
 	2,   // 8: conclave.vault.v1.UpdateKeyRequest.set_labels:type_name -> conclave.vault.v1.Label
-	14,  // 9: conclave.vault.v1.UpdateKeyRequest.add_links:type_name -> conclave.vault.v1.Link
-	14,  // 10: conclave.vault.v1.UpdateKeyRequest.remove_links:type_name -> conclave.vault.v1.Link
-	130, // 11: conclave.vault.v1.UpdateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
-	130, // 12: conclave.vault.v1.UpdateKeyRequest.deactivate_at:type_name -> google.protobuf.Timestamp
+	16,  // 9: conclave.vault.v1.UpdateKeyRequest.add_links:type_name -> conclave.vault.v1.Link
+	16,  // 10: conclave.vault.v1.UpdateKeyRequest.remove_links:type_name -> conclave.vault.v1.Link
+	135, // 11: conclave.vault.v1.UpdateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
+	135, // 12: conclave.vault.v1.UpdateKeyRequest.deactivate_at:type_name -> google.protobuf.Timestamp
 	0,   // 13: conclave.vault.v1.ChangeKeyRequest.action:type_name -> conclave.vault.v1.KeyAction
-	130, // 14: conclave.vault.v1.ChangeKeyRequest.occurred_at:type_name -> google.protobuf.Timestamp
-	131, // 15: conclave.vault.v1.ChangeKeyRequest.after:type_name -> google.protobuf.Duration
-	17,  // 16: conclave.vault.v1.KeyReply.key:type_name -> conclave.vault.v1.Key
+	135, // 14: conclave.vault.v1.ChangeKeyRequest.occurred_at:type_name -> google.protobuf.Timestamp
+	136, // 15: conclave.vault.v1.ChangeKeyRequest.after:type_name -> google.protobuf.Duration
+	19,  // 16: conclave.vault.v1.KeyReply.key:type_name -> conclave.vault.v1.Key
 	2,   // 17: conclave.vault.v1.Key.labels:type_name -> conclave.vault.v1.Label
-	130, // 18: conclave.vault.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	18,  // 19: conclave.vault.v1.Key.versions:type_name -> conclave.vault.v1.KeyVersion
-	39,  // 20: conclave.vault.v1.Key.barrier:type_name -> conclave.vault.v1.Barrier
-	14,  // 21: conclave.vault.v1.Key.links:type_name -> conclave.vault.v1.Link
-	20,  // 22: conclave.vault.v1.Key.budget:type_name -> conclave.vault.v1.KeyBudget
-	130, // 23: conclave.vault.v1.Key.uses_known_since:type_name -> google.protobuf.Timestamp
-	130, // 24: conclave.vault.v1.KeyVersion.created_at:type_name -> google.protobuf.Timestamp
-	130, // 25: conclave.vault.v1.KeyVersion.activated_at:type_name -> google.protobuf.Timestamp
-	130, // 26: conclave.vault.v1.KeyVersion.changed_at:type_name -> google.protobuf.Timestamp
-	130, // 27: conclave.vault.v1.KeyVersion.compromised_at:type_name -> google.protobuf.Timestamp
-	130, // 28: conclave.vault.v1.KeyVersion.occurred_at:type_name -> google.protobuf.Timestamp
-	130, // 29: conclave.vault.v1.KeyVersion.destroy_at:type_name -> google.protobuf.Timestamp
-	130, // 30: conclave.vault.v1.KeyVersion.activate_at:type_name -> google.protobuf.Timestamp
-	130, // 31: conclave.vault.v1.KeyVersion.deactivate_at:type_name -> google.protobuf.Timestamp
-	130, // 32: conclave.vault.v1.KeyVersion.processing_ended_at:type_name -> google.protobuf.Timestamp
-	23,  // 33: conclave.vault.v1.KeyVersion.destruction:type_name -> conclave.vault.v1.Destruction
-	130, // 34: conclave.vault.v1.KeyVersion.last_used_at:type_name -> google.protobuf.Timestamp
-	131, // 35: conclave.vault.v1.UseLimit.per:type_name -> google.protobuf.Duration
-	19,  // 36: conclave.vault.v1.KeyBudget.limit:type_name -> conclave.vault.v1.UseLimit
-	21,  // 37: conclave.vault.v1.KeyBudget.reserved:type_name -> conclave.vault.v1.Reserve
-	130, // 38: conclave.vault.v1.KeyBudget.window_started_at:type_name -> google.protobuf.Timestamp
-	130, // 39: conclave.vault.v1.KeyBudget.renewed_at:type_name -> google.protobuf.Timestamp
-	19,  // 40: conclave.vault.v1.SetBudgetRequest.limit:type_name -> conclave.vault.v1.UseLimit
-	130, // 41: conclave.vault.v1.Destruction.begun_at:type_name -> google.protobuf.Timestamp
-	130, // 42: conclave.vault.v1.Destruction.done_at:type_name -> google.protobuf.Timestamp
-	24,  // 43: conclave.vault.v1.Destruction.receipts:type_name -> conclave.vault.v1.Receipt
-	130, // 44: conclave.vault.v1.Receipt.at:type_name -> google.protobuf.Timestamp
-	131, // 45: conclave.vault.v1.Class.originator_period:type_name -> google.protobuf.Duration
-	131, // 46: conclave.vault.v1.Class.recipient_period:type_name -> google.protobuf.Duration
-	131, // 47: conclave.vault.v1.Class.rotate_every:type_name -> google.protobuf.Duration
-	26,  // 48: conclave.vault.v1.Class.budget:type_name -> conclave.vault.v1.Budget
-	131, // 49: conclave.vault.v1.Class.min_destroy_wait:type_name -> google.protobuf.Duration
-	27,  // 50: conclave.vault.v1.Class.approvals:type_name -> conclave.vault.v1.Approval
-	131, // 51: conclave.vault.v1.Class.lease_duration:type_name -> google.protobuf.Duration
-	130, // 52: conclave.vault.v1.Class.created_at:type_name -> google.protobuf.Timestamp
-	131, // 53: conclave.vault.v1.Budget.period:type_name -> google.protobuf.Duration
-	25,  // 54: conclave.vault.v1.CreateClassRequest.class:type_name -> conclave.vault.v1.Class
-	25,  // 55: conclave.vault.v1.ClassReply.class:type_name -> conclave.vault.v1.Class
-	25,  // 56: conclave.vault.v1.ListClassesReply.items:type_name -> conclave.vault.v1.Class
-	25,  // 57: conclave.vault.v1.UpdateClassRequest.class:type_name -> conclave.vault.v1.Class
-	25,  // 58: conclave.vault.v1.CheckClassRequest.class:type_name -> conclave.vault.v1.Class
-	38,  // 59: conclave.vault.v1.CheckClassReply.breaks:type_name -> conclave.vault.v1.ClassEffect
-	38,  // 60: conclave.vault.v1.CheckClassReply.follows:type_name -> conclave.vault.v1.ClassEffect
-	127, // 61: conclave.vault.v1.EncryptRequest.context:type_name -> conclave.vault.v1.EncryptRequest.ContextEntry
-	128, // 62: conclave.vault.v1.DecryptRequest.context:type_name -> conclave.vault.v1.DecryptRequest.ContextEntry
-	129, // 63: conclave.vault.v1.GenerateDataKeyRequest.context:type_name -> conclave.vault.v1.GenerateDataKeyRequest.ContextEntry
-	63,  // 64: conclave.vault.v1.StatusReply.nodes:type_name -> conclave.vault.v1.NodeStatus
-	68,  // 65: conclave.vault.v1.ListNodesReply.items:type_name -> conclave.vault.v1.Node
-	130, // 66: conclave.vault.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
-	70,  // 67: conclave.vault.v1.Node.lacks:type_name -> conclave.vault.v1.Lack
-	69,  // 68: conclave.vault.v1.Node.capabilities:type_name -> conclave.vault.v1.Capability
-	131, // 69: conclave.vault.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	130, // 70: conclave.vault.v1.CreateJoinTokenReply.expires_at:type_name -> google.protobuf.Timestamp
-	131, // 71: conclave.vault.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
-	79,  // 72: conclave.vault.v1.IssueCertificateReply.record:type_name -> conclave.vault.v1.Certificate
-	79,  // 73: conclave.vault.v1.ListCertificatesReply.items:type_name -> conclave.vault.v1.Certificate
-	130, // 74: conclave.vault.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	130, // 75: conclave.vault.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	1,   // 76: conclave.vault.v1.ChangeNodeRequest.action:type_name -> conclave.vault.v1.NodeAction
-	88,  // 77: conclave.vault.v1.WatchReply.items:type_name -> conclave.vault.v1.Event
-	88,  // 78: conclave.vault.v1.EventList.items:type_name -> conclave.vault.v1.Event
-	130, // 79: conclave.vault.v1.Event.time:type_name -> google.protobuf.Timestamp
-	91,  // 80: conclave.vault.v1.ReadRecordsReply.records:type_name -> conclave.vault.v1.Record
-	94,  // 81: conclave.vault.v1.TreeHeadsReply.heads:type_name -> conclave.vault.v1.TreeHead
-	96,  // 82: conclave.vault.v1.ProveKeyReply.checkpoint:type_name -> conclave.vault.v1.CheckpointReply
-	99,  // 83: conclave.vault.v1.ProveKeyReply.items:type_name -> conclave.vault.v1.ProvenRecord
-	100, // 84: conclave.vault.v1.Roster.custodians:type_name -> conclave.vault.v1.Custodian
-	101, // 85: conclave.vault.v1.Roster.nodes:type_name -> conclave.vault.v1.RosterNode
-	102, // 86: conclave.vault.v1.Roster.signatures:type_name -> conclave.vault.v1.RosterSignature
-	100, // 87: conclave.vault.v1.StartGenesisRequest.custodians:type_name -> conclave.vault.v1.Custodian
-	131, // 88: conclave.vault.v1.StartGenesisRequest.ttl:type_name -> google.protobuf.Duration
-	109, // 89: conclave.vault.v1.SubmitShareRequest.shares:type_name -> conclave.vault.v1.SealedNodeShare
-	112, // 90: conclave.vault.v1.SubmitShareReply.verdicts:type_name -> conclave.vault.v1.NodeVerdict
-	118, // 91: conclave.vault.v1.SubmitShareReply.ceremony:type_name -> conclave.vault.v1.Ceremony
-	103, // 92: conclave.vault.v1.StartRosterRequest.roster:type_name -> conclave.vault.v1.Roster
-	118, // 93: conclave.vault.v1.CeremonyReply.ceremony:type_name -> conclave.vault.v1.Ceremony
-	130, // 94: conclave.vault.v1.Ceremony.started_at:type_name -> google.protobuf.Timestamp
-	130, // 95: conclave.vault.v1.Ceremony.expires_at:type_name -> google.protobuf.Timestamp
-	130, // 96: conclave.vault.v1.Ceremony.ended_at:type_name -> google.protobuf.Timestamp
-	103, // 97: conclave.vault.v1.Ceremony.roster:type_name -> conclave.vault.v1.Roster
-	119, // 98: conclave.vault.v1.Ceremony.steps:type_name -> conclave.vault.v1.CeremonyStep
-	120, // 99: conclave.vault.v1.Ceremony.commitments:type_name -> conclave.vault.v1.EntropyCommitment
-	121, // 100: conclave.vault.v1.Ceremony.deal:type_name -> conclave.vault.v1.Deal
-	123, // 101: conclave.vault.v1.Ceremony.verdicts:type_name -> conclave.vault.v1.ShareVerdict
-	130, // 102: conclave.vault.v1.CeremonyStep.at:type_name -> google.protobuf.Timestamp
-	122, // 103: conclave.vault.v1.Deal.shares:type_name -> conclave.vault.v1.SealedShare
-	130, // 104: conclave.vault.v1.ShareVerdict.at:type_name -> google.protobuf.Timestamp
-	103, // 105: conclave.vault.v1.GetRostersReply.rosters:type_name -> conclave.vault.v1.Roster
-	126, // 106: conclave.vault.v1.GetRostersReply.master:type_name -> conclave.vault.v1.Master
-	3,   // 107: conclave.vault.v1.Keys.CreateKey:input_type -> conclave.vault.v1.CreateKeyRequest
-	7,   // 108: conclave.vault.v1.Keys.GetKey:input_type -> conclave.vault.v1.GetKeyRequest
-	8,   // 109: conclave.vault.v1.Keys.ListKeys:input_type -> conclave.vault.v1.ListKeysRequest
-	10,  // 110: conclave.vault.v1.Keys.KeyHistory:input_type -> conclave.vault.v1.KeyHistoryRequest
-	11,  // 111: conclave.vault.v1.Keys.RotateKey:input_type -> conclave.vault.v1.RotateKeyRequest
-	15,  // 112: conclave.vault.v1.Keys.ChangeKey:input_type -> conclave.vault.v1.ChangeKeyRequest
-	40,  // 113: conclave.vault.v1.Keys.GetPublicKey:input_type -> conclave.vault.v1.GetPublicKeyRequest
-	22,  // 114: conclave.vault.v1.Keys.SetBudget:input_type -> conclave.vault.v1.SetBudgetRequest
-	12,  // 115: conclave.vault.v1.Keys.UpdateKey:input_type -> conclave.vault.v1.UpdateKeyRequest
-	13,  // 116: conclave.vault.v1.Keys.SetKeyClass:input_type -> conclave.vault.v1.SetKeyClassRequest
-	4,   // 117: conclave.vault.v1.Keys.CreateImportKey:input_type -> conclave.vault.v1.CreateImportKeyRequest
-	6,   // 118: conclave.vault.v1.Keys.ImportKey:input_type -> conclave.vault.v1.ImportKeyRequest
-	28,  // 119: conclave.vault.v1.Classes.CreateClass:input_type -> conclave.vault.v1.CreateClassRequest
-	29,  // 120: conclave.vault.v1.Classes.GetClass:input_type -> conclave.vault.v1.GetClassRequest
-	31,  // 121: conclave.vault.v1.Classes.ListClasses:input_type -> conclave.vault.v1.ListClassesRequest
-	33,  // 122: conclave.vault.v1.Classes.UpdateClass:input_type -> conclave.vault.v1.UpdateClassRequest
-	34,  // 123: conclave.vault.v1.Classes.DeleteClass:input_type -> conclave.vault.v1.DeleteClassRequest
-	36,  // 124: conclave.vault.v1.Classes.CheckClass:input_type -> conclave.vault.v1.CheckClassRequest
-	42,  // 125: conclave.vault.v1.Crypto.Sign:input_type -> conclave.vault.v1.SignRequest
-	44,  // 126: conclave.vault.v1.Crypto.Verify:input_type -> conclave.vault.v1.VerifyRequest
-	46,  // 127: conclave.vault.v1.Crypto.Mac:input_type -> conclave.vault.v1.MacRequest
-	48,  // 128: conclave.vault.v1.Crypto.VerifyMac:input_type -> conclave.vault.v1.VerifyMacRequest
-	49,  // 129: conclave.vault.v1.Crypto.Encrypt:input_type -> conclave.vault.v1.EncryptRequest
-	51,  // 130: conclave.vault.v1.Crypto.Decrypt:input_type -> conclave.vault.v1.DecryptRequest
-	53,  // 131: conclave.vault.v1.Crypto.GenerateDataKey:input_type -> conclave.vault.v1.GenerateDataKeyRequest
-	55,  // 132: conclave.vault.v1.Crypto.Agree:input_type -> conclave.vault.v1.AgreeRequest
-	57,  // 133: conclave.vault.v1.Crypto.Encapsulate:input_type -> conclave.vault.v1.EncapsulateRequest
-	59,  // 134: conclave.vault.v1.Crypto.Decapsulate:input_type -> conclave.vault.v1.DecapsulateRequest
-	61,  // 135: conclave.vault.v1.Cluster.Status:input_type -> conclave.vault.v1.StatusRequest
-	66,  // 136: conclave.vault.v1.Cluster.ListNodes:input_type -> conclave.vault.v1.ListNodesRequest
-	71,  // 137: conclave.vault.v1.Cluster.CreateJoinToken:input_type -> conclave.vault.v1.CreateJoinTokenRequest
-	73,  // 138: conclave.vault.v1.Cluster.IssueCertificate:input_type -> conclave.vault.v1.IssueCertificateRequest
-	75,  // 139: conclave.vault.v1.Cluster.RevokeCertificate:input_type -> conclave.vault.v1.RevokeCertificateRequest
-	77,  // 140: conclave.vault.v1.Cluster.ListCertificates:input_type -> conclave.vault.v1.ListCertificatesRequest
-	82,  // 141: conclave.vault.v1.Cluster.Seal:input_type -> conclave.vault.v1.SealRequest
-	80,  // 142: conclave.vault.v1.Cluster.ChangeNode:input_type -> conclave.vault.v1.ChangeNodeRequest
-	64,  // 143: conclave.vault.v1.Cluster.RaiseFeatureLevel:input_type -> conclave.vault.v1.RaiseFeatureLevelRequest
-	86,  // 144: conclave.vault.v1.Log.ListEvents:input_type -> conclave.vault.v1.ListEventsRequest
-	89,  // 145: conclave.vault.v1.Log.ReadRecords:input_type -> conclave.vault.v1.ReadRecordsRequest
-	92,  // 146: conclave.vault.v1.Log.TreeHeads:input_type -> conclave.vault.v1.TreeHeadsRequest
-	95,  // 147: conclave.vault.v1.Log.GetCheckpoint:input_type -> conclave.vault.v1.GetCheckpointRequest
-	97,  // 148: conclave.vault.v1.Log.ProveKey:input_type -> conclave.vault.v1.ProveKeyRequest
-	84,  // 149: conclave.vault.v1.Log.Watch:input_type -> conclave.vault.v1.WatchRequest
-	104, // 150: conclave.vault.v1.Ceremonies.StartGenesis:input_type -> conclave.vault.v1.StartGenesisRequest
-	105, // 151: conclave.vault.v1.Ceremonies.CommitEntropy:input_type -> conclave.vault.v1.CommitEntropyRequest
-	106, // 152: conclave.vault.v1.Ceremonies.RevealEntropy:input_type -> conclave.vault.v1.RevealEntropyRequest
-	107, // 153: conclave.vault.v1.Ceremonies.AcknowledgeShare:input_type -> conclave.vault.v1.AcknowledgeShareRequest
-	108, // 154: conclave.vault.v1.Ceremonies.StartUnseal:input_type -> conclave.vault.v1.StartUnsealRequest
-	110, // 155: conclave.vault.v1.Ceremonies.SubmitShare:input_type -> conclave.vault.v1.SubmitShareRequest
-	113, // 156: conclave.vault.v1.Ceremonies.AbortCeremony:input_type -> conclave.vault.v1.AbortCeremonyRequest
-	114, // 157: conclave.vault.v1.Ceremonies.StartRoster:input_type -> conclave.vault.v1.StartRosterRequest
-	115, // 158: conclave.vault.v1.Ceremonies.SignRoster:input_type -> conclave.vault.v1.SignRosterRequest
-	116, // 159: conclave.vault.v1.Ceremonies.GetCeremony:input_type -> conclave.vault.v1.GetCeremonyRequest
-	124, // 160: conclave.vault.v1.Ceremonies.GetRosters:input_type -> conclave.vault.v1.GetRostersRequest
-	16,  // 161: conclave.vault.v1.Keys.CreateKey:output_type -> conclave.vault.v1.KeyReply
-	16,  // 162: conclave.vault.v1.Keys.GetKey:output_type -> conclave.vault.v1.KeyReply
-	9,   // 163: conclave.vault.v1.Keys.ListKeys:output_type -> conclave.vault.v1.ListKeysReply
-	87,  // 164: conclave.vault.v1.Keys.KeyHistory:output_type -> conclave.vault.v1.EventList
-	16,  // 165: conclave.vault.v1.Keys.RotateKey:output_type -> conclave.vault.v1.KeyReply
-	16,  // 166: conclave.vault.v1.Keys.ChangeKey:output_type -> conclave.vault.v1.KeyReply
-	41,  // 167: conclave.vault.v1.Keys.GetPublicKey:output_type -> conclave.vault.v1.PublicKeyReply
-	16,  // 168: conclave.vault.v1.Keys.SetBudget:output_type -> conclave.vault.v1.KeyReply
-	16,  // 169: conclave.vault.v1.Keys.UpdateKey:output_type -> conclave.vault.v1.KeyReply
-	16,  // 170: conclave.vault.v1.Keys.SetKeyClass:output_type -> conclave.vault.v1.KeyReply
-	5,   // 171: conclave.vault.v1.Keys.CreateImportKey:output_type -> conclave.vault.v1.ImportKeyReply
-	16,  // 172: conclave.vault.v1.Keys.ImportKey:output_type -> conclave.vault.v1.KeyReply
-	30,  // 173: conclave.vault.v1.Classes.CreateClass:output_type -> conclave.vault.v1.ClassReply
-	30,  // 174: conclave.vault.v1.Classes.GetClass:output_type -> conclave.vault.v1.ClassReply
-	32,  // 175: conclave.vault.v1.Classes.ListClasses:output_type -> conclave.vault.v1.ListClassesReply
-	30,  // 176: conclave.vault.v1.Classes.UpdateClass:output_type -> conclave.vault.v1.ClassReply
-	35,  // 177: conclave.vault.v1.Classes.DeleteClass:output_type -> conclave.vault.v1.DeleteClassReply
-	37,  // 178: conclave.vault.v1.Classes.CheckClass:output_type -> conclave.vault.v1.CheckClassReply
-	43,  // 179: conclave.vault.v1.Crypto.Sign:output_type -> conclave.vault.v1.SignReply
-	45,  // 180: conclave.vault.v1.Crypto.Verify:output_type -> conclave.vault.v1.VerifyReply
-	47,  // 181: conclave.vault.v1.Crypto.Mac:output_type -> conclave.vault.v1.MacReply
-	45,  // 182: conclave.vault.v1.Crypto.VerifyMac:output_type -> conclave.vault.v1.VerifyReply
-	50,  // 183: conclave.vault.v1.Crypto.Encrypt:output_type -> conclave.vault.v1.EncryptReply
-	52,  // 184: conclave.vault.v1.Crypto.Decrypt:output_type -> conclave.vault.v1.DecryptReply
-	54,  // 185: conclave.vault.v1.Crypto.GenerateDataKey:output_type -> conclave.vault.v1.GenerateDataKeyReply
-	56,  // 186: conclave.vault.v1.Crypto.Agree:output_type -> conclave.vault.v1.AgreeReply
-	58,  // 187: conclave.vault.v1.Crypto.Encapsulate:output_type -> conclave.vault.v1.EncapsulateReply
-	60,  // 188: conclave.vault.v1.Crypto.Decapsulate:output_type -> conclave.vault.v1.DecapsulateReply
-	62,  // 189: conclave.vault.v1.Cluster.Status:output_type -> conclave.vault.v1.StatusReply
-	67,  // 190: conclave.vault.v1.Cluster.ListNodes:output_type -> conclave.vault.v1.ListNodesReply
-	72,  // 191: conclave.vault.v1.Cluster.CreateJoinToken:output_type -> conclave.vault.v1.CreateJoinTokenReply
-	74,  // 192: conclave.vault.v1.Cluster.IssueCertificate:output_type -> conclave.vault.v1.IssueCertificateReply
-	76,  // 193: conclave.vault.v1.Cluster.RevokeCertificate:output_type -> conclave.vault.v1.RevokeCertificateReply
-	78,  // 194: conclave.vault.v1.Cluster.ListCertificates:output_type -> conclave.vault.v1.ListCertificatesReply
-	83,  // 195: conclave.vault.v1.Cluster.Seal:output_type -> conclave.vault.v1.SealReply
-	81,  // 196: conclave.vault.v1.Cluster.ChangeNode:output_type -> conclave.vault.v1.ChangeNodeReply
-	65,  // 197: conclave.vault.v1.Cluster.RaiseFeatureLevel:output_type -> conclave.vault.v1.RaiseFeatureLevelReply
-	87,  // 198: conclave.vault.v1.Log.ListEvents:output_type -> conclave.vault.v1.EventList
-	90,  // 199: conclave.vault.v1.Log.ReadRecords:output_type -> conclave.vault.v1.ReadRecordsReply
-	93,  // 200: conclave.vault.v1.Log.TreeHeads:output_type -> conclave.vault.v1.TreeHeadsReply
-	96,  // 201: conclave.vault.v1.Log.GetCheckpoint:output_type -> conclave.vault.v1.CheckpointReply
-	98,  // 202: conclave.vault.v1.Log.ProveKey:output_type -> conclave.vault.v1.ProveKeyReply
-	85,  // 203: conclave.vault.v1.Log.Watch:output_type -> conclave.vault.v1.WatchReply
-	117, // 204: conclave.vault.v1.Ceremonies.StartGenesis:output_type -> conclave.vault.v1.CeremonyReply
-	117, // 205: conclave.vault.v1.Ceremonies.CommitEntropy:output_type -> conclave.vault.v1.CeremonyReply
-	117, // 206: conclave.vault.v1.Ceremonies.RevealEntropy:output_type -> conclave.vault.v1.CeremonyReply
-	117, // 207: conclave.vault.v1.Ceremonies.AcknowledgeShare:output_type -> conclave.vault.v1.CeremonyReply
-	117, // 208: conclave.vault.v1.Ceremonies.StartUnseal:output_type -> conclave.vault.v1.CeremonyReply
-	111, // 209: conclave.vault.v1.Ceremonies.SubmitShare:output_type -> conclave.vault.v1.SubmitShareReply
-	117, // 210: conclave.vault.v1.Ceremonies.AbortCeremony:output_type -> conclave.vault.v1.CeremonyReply
-	117, // 211: conclave.vault.v1.Ceremonies.StartRoster:output_type -> conclave.vault.v1.CeremonyReply
-	117, // 212: conclave.vault.v1.Ceremonies.SignRoster:output_type -> conclave.vault.v1.CeremonyReply
-	117, // 213: conclave.vault.v1.Ceremonies.GetCeremony:output_type -> conclave.vault.v1.CeremonyReply
-	125, // 214: conclave.vault.v1.Ceremonies.GetRosters:output_type -> conclave.vault.v1.GetRostersReply
-	161, // [161:215] is the sub-list for method output_type
-	107, // [107:161] is the sub-list for method input_type
-	107, // [107:107] is the sub-list for extension type_name
-	107, // [107:107] is the sub-list for extension extendee
-	0,   // [0:107] is the sub-list for field type_name
+	135, // 18: conclave.vault.v1.Key.created_at:type_name -> google.protobuf.Timestamp
+	20,  // 19: conclave.vault.v1.Key.versions:type_name -> conclave.vault.v1.KeyVersion
+	41,  // 20: conclave.vault.v1.Key.barrier:type_name -> conclave.vault.v1.Barrier
+	16,  // 21: conclave.vault.v1.Key.links:type_name -> conclave.vault.v1.Link
+	22,  // 22: conclave.vault.v1.Key.budget:type_name -> conclave.vault.v1.KeyBudget
+	135, // 23: conclave.vault.v1.Key.uses_known_since:type_name -> google.protobuf.Timestamp
+	135, // 24: conclave.vault.v1.KeyVersion.created_at:type_name -> google.protobuf.Timestamp
+	135, // 25: conclave.vault.v1.KeyVersion.activated_at:type_name -> google.protobuf.Timestamp
+	135, // 26: conclave.vault.v1.KeyVersion.changed_at:type_name -> google.protobuf.Timestamp
+	135, // 27: conclave.vault.v1.KeyVersion.compromised_at:type_name -> google.protobuf.Timestamp
+	135, // 28: conclave.vault.v1.KeyVersion.occurred_at:type_name -> google.protobuf.Timestamp
+	135, // 29: conclave.vault.v1.KeyVersion.destroy_at:type_name -> google.protobuf.Timestamp
+	135, // 30: conclave.vault.v1.KeyVersion.activate_at:type_name -> google.protobuf.Timestamp
+	135, // 31: conclave.vault.v1.KeyVersion.deactivate_at:type_name -> google.protobuf.Timestamp
+	135, // 32: conclave.vault.v1.KeyVersion.processing_ended_at:type_name -> google.protobuf.Timestamp
+	25,  // 33: conclave.vault.v1.KeyVersion.destruction:type_name -> conclave.vault.v1.Destruction
+	135, // 34: conclave.vault.v1.KeyVersion.last_used_at:type_name -> google.protobuf.Timestamp
+	135, // 35: conclave.vault.v1.KeyVersion.exported_at:type_name -> google.protobuf.Timestamp
+	136, // 36: conclave.vault.v1.UseLimit.per:type_name -> google.protobuf.Duration
+	21,  // 37: conclave.vault.v1.KeyBudget.limit:type_name -> conclave.vault.v1.UseLimit
+	23,  // 38: conclave.vault.v1.KeyBudget.reserved:type_name -> conclave.vault.v1.Reserve
+	135, // 39: conclave.vault.v1.KeyBudget.window_started_at:type_name -> google.protobuf.Timestamp
+	135, // 40: conclave.vault.v1.KeyBudget.renewed_at:type_name -> google.protobuf.Timestamp
+	21,  // 41: conclave.vault.v1.SetBudgetRequest.limit:type_name -> conclave.vault.v1.UseLimit
+	135, // 42: conclave.vault.v1.Destruction.begun_at:type_name -> google.protobuf.Timestamp
+	135, // 43: conclave.vault.v1.Destruction.done_at:type_name -> google.protobuf.Timestamp
+	26,  // 44: conclave.vault.v1.Destruction.receipts:type_name -> conclave.vault.v1.Receipt
+	135, // 45: conclave.vault.v1.Receipt.at:type_name -> google.protobuf.Timestamp
+	136, // 46: conclave.vault.v1.Class.originator_period:type_name -> google.protobuf.Duration
+	136, // 47: conclave.vault.v1.Class.recipient_period:type_name -> google.protobuf.Duration
+	136, // 48: conclave.vault.v1.Class.rotate_every:type_name -> google.protobuf.Duration
+	28,  // 49: conclave.vault.v1.Class.budget:type_name -> conclave.vault.v1.Budget
+	136, // 50: conclave.vault.v1.Class.min_destroy_wait:type_name -> google.protobuf.Duration
+	29,  // 51: conclave.vault.v1.Class.approvals:type_name -> conclave.vault.v1.Approval
+	136, // 52: conclave.vault.v1.Class.lease_duration:type_name -> google.protobuf.Duration
+	135, // 53: conclave.vault.v1.Class.created_at:type_name -> google.protobuf.Timestamp
+	136, // 54: conclave.vault.v1.Budget.period:type_name -> google.protobuf.Duration
+	27,  // 55: conclave.vault.v1.CreateClassRequest.class:type_name -> conclave.vault.v1.Class
+	27,  // 56: conclave.vault.v1.ClassReply.class:type_name -> conclave.vault.v1.Class
+	27,  // 57: conclave.vault.v1.ListClassesReply.items:type_name -> conclave.vault.v1.Class
+	27,  // 58: conclave.vault.v1.UpdateClassRequest.class:type_name -> conclave.vault.v1.Class
+	27,  // 59: conclave.vault.v1.CheckClassRequest.class:type_name -> conclave.vault.v1.Class
+	40,  // 60: conclave.vault.v1.CheckClassReply.breaks:type_name -> conclave.vault.v1.ClassEffect
+	40,  // 61: conclave.vault.v1.CheckClassReply.follows:type_name -> conclave.vault.v1.ClassEffect
+	131, // 62: conclave.vault.v1.EncryptRequest.context:type_name -> conclave.vault.v1.EncryptRequest.ContextEntry
+	132, // 63: conclave.vault.v1.DecryptRequest.context:type_name -> conclave.vault.v1.DecryptRequest.ContextEntry
+	133, // 64: conclave.vault.v1.RewrapRequest.context:type_name -> conclave.vault.v1.RewrapRequest.ContextEntry
+	134, // 65: conclave.vault.v1.GenerateDataKeyRequest.context:type_name -> conclave.vault.v1.GenerateDataKeyRequest.ContextEntry
+	67,  // 66: conclave.vault.v1.StatusReply.nodes:type_name -> conclave.vault.v1.NodeStatus
+	72,  // 67: conclave.vault.v1.ListNodesReply.items:type_name -> conclave.vault.v1.Node
+	135, // 68: conclave.vault.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
+	74,  // 69: conclave.vault.v1.Node.lacks:type_name -> conclave.vault.v1.Lack
+	73,  // 70: conclave.vault.v1.Node.capabilities:type_name -> conclave.vault.v1.Capability
+	136, // 71: conclave.vault.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	135, // 72: conclave.vault.v1.CreateJoinTokenReply.expires_at:type_name -> google.protobuf.Timestamp
+	136, // 73: conclave.vault.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
+	83,  // 74: conclave.vault.v1.IssueCertificateReply.record:type_name -> conclave.vault.v1.Certificate
+	83,  // 75: conclave.vault.v1.ListCertificatesReply.items:type_name -> conclave.vault.v1.Certificate
+	135, // 76: conclave.vault.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	135, // 77: conclave.vault.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	1,   // 78: conclave.vault.v1.ChangeNodeRequest.action:type_name -> conclave.vault.v1.NodeAction
+	92,  // 79: conclave.vault.v1.WatchReply.items:type_name -> conclave.vault.v1.Event
+	92,  // 80: conclave.vault.v1.EventList.items:type_name -> conclave.vault.v1.Event
+	135, // 81: conclave.vault.v1.Event.time:type_name -> google.protobuf.Timestamp
+	95,  // 82: conclave.vault.v1.ReadRecordsReply.records:type_name -> conclave.vault.v1.Record
+	98,  // 83: conclave.vault.v1.TreeHeadsReply.heads:type_name -> conclave.vault.v1.TreeHead
+	100, // 84: conclave.vault.v1.ProveKeyReply.checkpoint:type_name -> conclave.vault.v1.CheckpointReply
+	103, // 85: conclave.vault.v1.ProveKeyReply.items:type_name -> conclave.vault.v1.ProvenRecord
+	104, // 86: conclave.vault.v1.Roster.custodians:type_name -> conclave.vault.v1.Custodian
+	105, // 87: conclave.vault.v1.Roster.nodes:type_name -> conclave.vault.v1.RosterNode
+	106, // 88: conclave.vault.v1.Roster.signatures:type_name -> conclave.vault.v1.RosterSignature
+	104, // 89: conclave.vault.v1.StartGenesisRequest.custodians:type_name -> conclave.vault.v1.Custodian
+	136, // 90: conclave.vault.v1.StartGenesisRequest.ttl:type_name -> google.protobuf.Duration
+	113, // 91: conclave.vault.v1.SubmitShareRequest.shares:type_name -> conclave.vault.v1.SealedNodeShare
+	116, // 92: conclave.vault.v1.SubmitShareReply.verdicts:type_name -> conclave.vault.v1.NodeVerdict
+	122, // 93: conclave.vault.v1.SubmitShareReply.ceremony:type_name -> conclave.vault.v1.Ceremony
+	107, // 94: conclave.vault.v1.StartRosterRequest.roster:type_name -> conclave.vault.v1.Roster
+	122, // 95: conclave.vault.v1.CeremonyReply.ceremony:type_name -> conclave.vault.v1.Ceremony
+	135, // 96: conclave.vault.v1.Ceremony.started_at:type_name -> google.protobuf.Timestamp
+	135, // 97: conclave.vault.v1.Ceremony.expires_at:type_name -> google.protobuf.Timestamp
+	135, // 98: conclave.vault.v1.Ceremony.ended_at:type_name -> google.protobuf.Timestamp
+	107, // 99: conclave.vault.v1.Ceremony.roster:type_name -> conclave.vault.v1.Roster
+	123, // 100: conclave.vault.v1.Ceremony.steps:type_name -> conclave.vault.v1.CeremonyStep
+	124, // 101: conclave.vault.v1.Ceremony.commitments:type_name -> conclave.vault.v1.EntropyCommitment
+	125, // 102: conclave.vault.v1.Ceremony.deal:type_name -> conclave.vault.v1.Deal
+	127, // 103: conclave.vault.v1.Ceremony.verdicts:type_name -> conclave.vault.v1.ShareVerdict
+	135, // 104: conclave.vault.v1.CeremonyStep.at:type_name -> google.protobuf.Timestamp
+	126, // 105: conclave.vault.v1.Deal.shares:type_name -> conclave.vault.v1.SealedShare
+	135, // 106: conclave.vault.v1.ShareVerdict.at:type_name -> google.protobuf.Timestamp
+	107, // 107: conclave.vault.v1.GetRostersReply.rosters:type_name -> conclave.vault.v1.Roster
+	130, // 108: conclave.vault.v1.GetRostersReply.master:type_name -> conclave.vault.v1.Master
+	3,   // 109: conclave.vault.v1.Keys.CreateKey:input_type -> conclave.vault.v1.CreateKeyRequest
+	9,   // 110: conclave.vault.v1.Keys.GetKey:input_type -> conclave.vault.v1.GetKeyRequest
+	10,  // 111: conclave.vault.v1.Keys.ListKeys:input_type -> conclave.vault.v1.ListKeysRequest
+	12,  // 112: conclave.vault.v1.Keys.KeyHistory:input_type -> conclave.vault.v1.KeyHistoryRequest
+	13,  // 113: conclave.vault.v1.Keys.RotateKey:input_type -> conclave.vault.v1.RotateKeyRequest
+	17,  // 114: conclave.vault.v1.Keys.ChangeKey:input_type -> conclave.vault.v1.ChangeKeyRequest
+	42,  // 115: conclave.vault.v1.Keys.GetPublicKey:input_type -> conclave.vault.v1.GetPublicKeyRequest
+	24,  // 116: conclave.vault.v1.Keys.SetBudget:input_type -> conclave.vault.v1.SetBudgetRequest
+	14,  // 117: conclave.vault.v1.Keys.UpdateKey:input_type -> conclave.vault.v1.UpdateKeyRequest
+	15,  // 118: conclave.vault.v1.Keys.SetKeyClass:input_type -> conclave.vault.v1.SetKeyClassRequest
+	4,   // 119: conclave.vault.v1.Keys.CreateImportKey:input_type -> conclave.vault.v1.CreateImportKeyRequest
+	6,   // 120: conclave.vault.v1.Keys.ImportKey:input_type -> conclave.vault.v1.ImportKeyRequest
+	7,   // 121: conclave.vault.v1.Keys.ExportKey:input_type -> conclave.vault.v1.ExportKeyRequest
+	30,  // 122: conclave.vault.v1.Classes.CreateClass:input_type -> conclave.vault.v1.CreateClassRequest
+	31,  // 123: conclave.vault.v1.Classes.GetClass:input_type -> conclave.vault.v1.GetClassRequest
+	33,  // 124: conclave.vault.v1.Classes.ListClasses:input_type -> conclave.vault.v1.ListClassesRequest
+	35,  // 125: conclave.vault.v1.Classes.UpdateClass:input_type -> conclave.vault.v1.UpdateClassRequest
+	36,  // 126: conclave.vault.v1.Classes.DeleteClass:input_type -> conclave.vault.v1.DeleteClassRequest
+	38,  // 127: conclave.vault.v1.Classes.CheckClass:input_type -> conclave.vault.v1.CheckClassRequest
+	44,  // 128: conclave.vault.v1.Crypto.Sign:input_type -> conclave.vault.v1.SignRequest
+	46,  // 129: conclave.vault.v1.Crypto.Verify:input_type -> conclave.vault.v1.VerifyRequest
+	48,  // 130: conclave.vault.v1.Crypto.Mac:input_type -> conclave.vault.v1.MacRequest
+	50,  // 131: conclave.vault.v1.Crypto.VerifyMac:input_type -> conclave.vault.v1.VerifyMacRequest
+	51,  // 132: conclave.vault.v1.Crypto.Encrypt:input_type -> conclave.vault.v1.EncryptRequest
+	53,  // 133: conclave.vault.v1.Crypto.Decrypt:input_type -> conclave.vault.v1.DecryptRequest
+	57,  // 134: conclave.vault.v1.Crypto.GenerateDataKey:input_type -> conclave.vault.v1.GenerateDataKeyRequest
+	55,  // 135: conclave.vault.v1.Crypto.Rewrap:input_type -> conclave.vault.v1.RewrapRequest
+	59,  // 136: conclave.vault.v1.Crypto.Agree:input_type -> conclave.vault.v1.AgreeRequest
+	61,  // 137: conclave.vault.v1.Crypto.Encapsulate:input_type -> conclave.vault.v1.EncapsulateRequest
+	63,  // 138: conclave.vault.v1.Crypto.Decapsulate:input_type -> conclave.vault.v1.DecapsulateRequest
+	65,  // 139: conclave.vault.v1.Cluster.Status:input_type -> conclave.vault.v1.StatusRequest
+	70,  // 140: conclave.vault.v1.Cluster.ListNodes:input_type -> conclave.vault.v1.ListNodesRequest
+	75,  // 141: conclave.vault.v1.Cluster.CreateJoinToken:input_type -> conclave.vault.v1.CreateJoinTokenRequest
+	77,  // 142: conclave.vault.v1.Cluster.IssueCertificate:input_type -> conclave.vault.v1.IssueCertificateRequest
+	79,  // 143: conclave.vault.v1.Cluster.RevokeCertificate:input_type -> conclave.vault.v1.RevokeCertificateRequest
+	81,  // 144: conclave.vault.v1.Cluster.ListCertificates:input_type -> conclave.vault.v1.ListCertificatesRequest
+	86,  // 145: conclave.vault.v1.Cluster.Seal:input_type -> conclave.vault.v1.SealRequest
+	84,  // 146: conclave.vault.v1.Cluster.ChangeNode:input_type -> conclave.vault.v1.ChangeNodeRequest
+	68,  // 147: conclave.vault.v1.Cluster.RaiseFeatureLevel:input_type -> conclave.vault.v1.RaiseFeatureLevelRequest
+	90,  // 148: conclave.vault.v1.Log.ListEvents:input_type -> conclave.vault.v1.ListEventsRequest
+	93,  // 149: conclave.vault.v1.Log.ReadRecords:input_type -> conclave.vault.v1.ReadRecordsRequest
+	96,  // 150: conclave.vault.v1.Log.TreeHeads:input_type -> conclave.vault.v1.TreeHeadsRequest
+	99,  // 151: conclave.vault.v1.Log.GetCheckpoint:input_type -> conclave.vault.v1.GetCheckpointRequest
+	101, // 152: conclave.vault.v1.Log.ProveKey:input_type -> conclave.vault.v1.ProveKeyRequest
+	88,  // 153: conclave.vault.v1.Log.Watch:input_type -> conclave.vault.v1.WatchRequest
+	108, // 154: conclave.vault.v1.Ceremonies.StartGenesis:input_type -> conclave.vault.v1.StartGenesisRequest
+	109, // 155: conclave.vault.v1.Ceremonies.CommitEntropy:input_type -> conclave.vault.v1.CommitEntropyRequest
+	110, // 156: conclave.vault.v1.Ceremonies.RevealEntropy:input_type -> conclave.vault.v1.RevealEntropyRequest
+	111, // 157: conclave.vault.v1.Ceremonies.AcknowledgeShare:input_type -> conclave.vault.v1.AcknowledgeShareRequest
+	112, // 158: conclave.vault.v1.Ceremonies.StartUnseal:input_type -> conclave.vault.v1.StartUnsealRequest
+	114, // 159: conclave.vault.v1.Ceremonies.SubmitShare:input_type -> conclave.vault.v1.SubmitShareRequest
+	117, // 160: conclave.vault.v1.Ceremonies.AbortCeremony:input_type -> conclave.vault.v1.AbortCeremonyRequest
+	118, // 161: conclave.vault.v1.Ceremonies.StartRoster:input_type -> conclave.vault.v1.StartRosterRequest
+	119, // 162: conclave.vault.v1.Ceremonies.SignRoster:input_type -> conclave.vault.v1.SignRosterRequest
+	120, // 163: conclave.vault.v1.Ceremonies.GetCeremony:input_type -> conclave.vault.v1.GetCeremonyRequest
+	128, // 164: conclave.vault.v1.Ceremonies.GetRosters:input_type -> conclave.vault.v1.GetRostersRequest
+	18,  // 165: conclave.vault.v1.Keys.CreateKey:output_type -> conclave.vault.v1.KeyReply
+	18,  // 166: conclave.vault.v1.Keys.GetKey:output_type -> conclave.vault.v1.KeyReply
+	11,  // 167: conclave.vault.v1.Keys.ListKeys:output_type -> conclave.vault.v1.ListKeysReply
+	91,  // 168: conclave.vault.v1.Keys.KeyHistory:output_type -> conclave.vault.v1.EventList
+	18,  // 169: conclave.vault.v1.Keys.RotateKey:output_type -> conclave.vault.v1.KeyReply
+	18,  // 170: conclave.vault.v1.Keys.ChangeKey:output_type -> conclave.vault.v1.KeyReply
+	43,  // 171: conclave.vault.v1.Keys.GetPublicKey:output_type -> conclave.vault.v1.PublicKeyReply
+	18,  // 172: conclave.vault.v1.Keys.SetBudget:output_type -> conclave.vault.v1.KeyReply
+	18,  // 173: conclave.vault.v1.Keys.UpdateKey:output_type -> conclave.vault.v1.KeyReply
+	18,  // 174: conclave.vault.v1.Keys.SetKeyClass:output_type -> conclave.vault.v1.KeyReply
+	5,   // 175: conclave.vault.v1.Keys.CreateImportKey:output_type -> conclave.vault.v1.ImportKeyReply
+	18,  // 176: conclave.vault.v1.Keys.ImportKey:output_type -> conclave.vault.v1.KeyReply
+	8,   // 177: conclave.vault.v1.Keys.ExportKey:output_type -> conclave.vault.v1.ExportKeyReply
+	32,  // 178: conclave.vault.v1.Classes.CreateClass:output_type -> conclave.vault.v1.ClassReply
+	32,  // 179: conclave.vault.v1.Classes.GetClass:output_type -> conclave.vault.v1.ClassReply
+	34,  // 180: conclave.vault.v1.Classes.ListClasses:output_type -> conclave.vault.v1.ListClassesReply
+	32,  // 181: conclave.vault.v1.Classes.UpdateClass:output_type -> conclave.vault.v1.ClassReply
+	37,  // 182: conclave.vault.v1.Classes.DeleteClass:output_type -> conclave.vault.v1.DeleteClassReply
+	39,  // 183: conclave.vault.v1.Classes.CheckClass:output_type -> conclave.vault.v1.CheckClassReply
+	45,  // 184: conclave.vault.v1.Crypto.Sign:output_type -> conclave.vault.v1.SignReply
+	47,  // 185: conclave.vault.v1.Crypto.Verify:output_type -> conclave.vault.v1.VerifyReply
+	49,  // 186: conclave.vault.v1.Crypto.Mac:output_type -> conclave.vault.v1.MacReply
+	47,  // 187: conclave.vault.v1.Crypto.VerifyMac:output_type -> conclave.vault.v1.VerifyReply
+	52,  // 188: conclave.vault.v1.Crypto.Encrypt:output_type -> conclave.vault.v1.EncryptReply
+	54,  // 189: conclave.vault.v1.Crypto.Decrypt:output_type -> conclave.vault.v1.DecryptReply
+	58,  // 190: conclave.vault.v1.Crypto.GenerateDataKey:output_type -> conclave.vault.v1.GenerateDataKeyReply
+	56,  // 191: conclave.vault.v1.Crypto.Rewrap:output_type -> conclave.vault.v1.RewrapReply
+	60,  // 192: conclave.vault.v1.Crypto.Agree:output_type -> conclave.vault.v1.AgreeReply
+	62,  // 193: conclave.vault.v1.Crypto.Encapsulate:output_type -> conclave.vault.v1.EncapsulateReply
+	64,  // 194: conclave.vault.v1.Crypto.Decapsulate:output_type -> conclave.vault.v1.DecapsulateReply
+	66,  // 195: conclave.vault.v1.Cluster.Status:output_type -> conclave.vault.v1.StatusReply
+	71,  // 196: conclave.vault.v1.Cluster.ListNodes:output_type -> conclave.vault.v1.ListNodesReply
+	76,  // 197: conclave.vault.v1.Cluster.CreateJoinToken:output_type -> conclave.vault.v1.CreateJoinTokenReply
+	78,  // 198: conclave.vault.v1.Cluster.IssueCertificate:output_type -> conclave.vault.v1.IssueCertificateReply
+	80,  // 199: conclave.vault.v1.Cluster.RevokeCertificate:output_type -> conclave.vault.v1.RevokeCertificateReply
+	82,  // 200: conclave.vault.v1.Cluster.ListCertificates:output_type -> conclave.vault.v1.ListCertificatesReply
+	87,  // 201: conclave.vault.v1.Cluster.Seal:output_type -> conclave.vault.v1.SealReply
+	85,  // 202: conclave.vault.v1.Cluster.ChangeNode:output_type -> conclave.vault.v1.ChangeNodeReply
+	69,  // 203: conclave.vault.v1.Cluster.RaiseFeatureLevel:output_type -> conclave.vault.v1.RaiseFeatureLevelReply
+	91,  // 204: conclave.vault.v1.Log.ListEvents:output_type -> conclave.vault.v1.EventList
+	94,  // 205: conclave.vault.v1.Log.ReadRecords:output_type -> conclave.vault.v1.ReadRecordsReply
+	97,  // 206: conclave.vault.v1.Log.TreeHeads:output_type -> conclave.vault.v1.TreeHeadsReply
+	100, // 207: conclave.vault.v1.Log.GetCheckpoint:output_type -> conclave.vault.v1.CheckpointReply
+	102, // 208: conclave.vault.v1.Log.ProveKey:output_type -> conclave.vault.v1.ProveKeyReply
+	89,  // 209: conclave.vault.v1.Log.Watch:output_type -> conclave.vault.v1.WatchReply
+	121, // 210: conclave.vault.v1.Ceremonies.StartGenesis:output_type -> conclave.vault.v1.CeremonyReply
+	121, // 211: conclave.vault.v1.Ceremonies.CommitEntropy:output_type -> conclave.vault.v1.CeremonyReply
+	121, // 212: conclave.vault.v1.Ceremonies.RevealEntropy:output_type -> conclave.vault.v1.CeremonyReply
+	121, // 213: conclave.vault.v1.Ceremonies.AcknowledgeShare:output_type -> conclave.vault.v1.CeremonyReply
+	121, // 214: conclave.vault.v1.Ceremonies.StartUnseal:output_type -> conclave.vault.v1.CeremonyReply
+	115, // 215: conclave.vault.v1.Ceremonies.SubmitShare:output_type -> conclave.vault.v1.SubmitShareReply
+	121, // 216: conclave.vault.v1.Ceremonies.AbortCeremony:output_type -> conclave.vault.v1.CeremonyReply
+	121, // 217: conclave.vault.v1.Ceremonies.StartRoster:output_type -> conclave.vault.v1.CeremonyReply
+	121, // 218: conclave.vault.v1.Ceremonies.SignRoster:output_type -> conclave.vault.v1.CeremonyReply
+	121, // 219: conclave.vault.v1.Ceremonies.GetCeremony:output_type -> conclave.vault.v1.CeremonyReply
+	129, // 220: conclave.vault.v1.Ceremonies.GetRosters:output_type -> conclave.vault.v1.GetRostersReply
+	165, // [165:221] is the sub-list for method output_type
+	109, // [109:165] is the sub-list for method input_type
+	109, // [109:109] is the sub-list for extension type_name
+	109, // [109:109] is the sub-list for extension extendee
+	0,   // [0:109] is the sub-list for field type_name
 }
 
 func init() { file_transport_vaultpb_vault_proto_init() }
@@ -10445,14 +10884,14 @@ func file_transport_vaultpb_vault_proto_init() {
 	if File_transport_vaultpb_vault_proto != nil {
 		return
 	}
-	file_transport_vaultpb_vault_proto_msgTypes[10].OneofWrappers = []any{}
+	file_transport_vaultpb_vault_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transport_vaultpb_vault_proto_rawDesc), len(file_transport_vaultpb_vault_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   128,
+			NumMessages:   133,
 			NumExtensions: 0,
 			NumServices:   6,
 		},
