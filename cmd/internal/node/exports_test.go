@@ -285,3 +285,30 @@ func TestRewrap(t *testing.T) {
 		}
 	})
 }
+
+// TestRotationsByDateKeepExportability, and lose it with the key: nobody asks a person then.
+func TestRotationsByDateKeepExportability(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pass, request := w.epochs()
+		first := w.unsealed(3)
+		class := standard(first)
+		class.Name, class.RotateEvery = "quick", 10*time.Hour
+		_, _, err := first.vault.CreateClass(w.ctx(), w.admin, request(), class)
+		w.must(err)
+		w.plan(first, vault.NewKey{Name: "out", Class: "quick", Exportable: true})
+		w.plan(first, vault.NewKey{Name: "kept", Class: "quick"})
+		pass(10 * time.Hour)
+		w.becomes(5*time.Second, "out", 2, fsm.StateActive)
+		w.becomes(5*time.Second, "kept", 2, fsm.StateActive)
+		if !mustKey(first, "out").Versions[1].Exportable || mustKey(first, "kept").Versions[1].Exportable {
+			t.Error("a rotation changed what the keys were born as")
+		}
+		_, _, err = first.vault.UpdateKey(w.ctx(), w.admin, request(), fsm.UpdateKey{Name: "out", NeverExportable: true})
+		w.must(err)
+		pass(10 * time.Hour)
+		w.becomes(5*time.Second, "out", 3, fsm.StateActive)
+		if mustKey(first, "out").Versions[2].Exportable {
+			t.Error("what is never to be exported got exportable material")
+		}
+	})
+}
