@@ -17,8 +17,8 @@ import (
 
 // Bounds of what a Tab key asks of the cluster.
 const (
-	// completionTimeout is for everything together: longer, and a person believes that the shell hangs.
-	completionTimeout = time.Second
+	// completionTime is for everything together: longer, and a person believes that the shell hangs.
+	completionTime = time.Second
 	// maxCompletions is how many names are offered. Nobody reads more, and each is asked for with its whole object.
 	maxCompletions = 5 * maxPage
 )
@@ -32,7 +32,7 @@ type completer func(ctx context.Context, c *client.Client, cmd *cobra.Command, a
 // completing makes a shell completion of ask. A shell has nowhere to show an error, so there is nothing to offer then.
 func (e *Env) completing(ask completer) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		ctx, cancel := context.WithTimeout(cmd.Context(), e.deps.CompletionTime)
 		defer cancel()
 		found, err := e.quietly(func(c *client.Client) ([]string, error) { return ask(ctx, c, cmd, args, typed) })
 		if errors.Is(err, errTooMany) {
@@ -51,13 +51,13 @@ func (e *Env) quietly(ask func(*client.Client) ([]string, error)) ([]string, err
 			return nil, fmt.Errorf("%q is no file", file)
 		}
 	}
-	e.flags.timeout, e.flags.discover = completionTimeout, false
+	e.flags.timeout, e.flags.discover = e.deps.CompletionTime, false
 	cfg, err := e.config()
 	if err != nil {
 		return nil, err
 	}
 	// A node that does not answer leaves time for at least two others.
-	cfg.AttemptTimeout = completionTimeout / time.Duration(max(1, min(len(cfg.Addresses), 3)))
+	cfg.AttemptTimeout = e.deps.CompletionTime / time.Duration(max(1, min(len(cfg.Addresses), 3)))
 	c, err := client.New(cfg)
 	if err != nil {
 		return nil, err

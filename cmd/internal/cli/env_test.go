@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,9 +25,15 @@ type outcome struct {
 }
 
 func run(env map[string]string, commands func(*cli.Env) []*cobra.Command, args ...string) outcome {
+	return runWithin(0, env, commands, args...)
+}
+
+// runWithin sets what a completion may take.
+func runWithin(completion time.Duration, env map[string]string, commands func(*cli.Env) []*cobra.Command, args ...string) outcome {
 	var stdout, stderr bytes.Buffer
 	code := cli.Run(context.Background(), cli.Deps{
 		Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Getenv: func(k string) string { return env[k] }, Commands: commands,
+		CompletionTime: completion,
 	}, args)
 	return outcome{code, stdout.String(), stderr.String()}
 }

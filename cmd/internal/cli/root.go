@@ -5,18 +5,21 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/conclave-vault/conclave/transport/kind"
 )
 
-// Deps is what the program gives its commands. All fields but Commands are required.
+// Deps is what the program gives its commands. All fields but Commands and CompletionTime are required.
 type Deps struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
 	Getenv func(string) string
+	// CompletionTime is what a Tab key may take; 0: a second.
+	CompletionTime time.Duration
 	// Commands makes the commands of other packages, which stand beside those of this one. nil: none.
 	Commands func(*Env) []*cobra.Command
 }
@@ -43,6 +46,9 @@ func Run(ctx context.Context, d Deps, args []string) int {
 }
 
 func newRoot(d Deps) (*cobra.Command, *Env) {
+	if d.CompletionTime == 0 {
+		d.CompletionTime = completionTime
+	}
 	env := &Env{deps: d}
 	root := &cobra.Command{
 		Use:   "conclave",

@@ -54,13 +54,15 @@ func campaignLength(usual time.Duration) time.Duration {
 
 func long() bool { return os.Getenv("CONCLAVE_LONG") != "" }
 
-// signers on each node. The long form has many, because a virtual minute costs what happens in it, and faults and elections are most of that.
-func signers() int {
-	if long() {
-		return 24
-	}
-	return 2
-}
+// signers on each node.
+const signers = 2
+
+// pulses are what the long form's number of operations comes from: bursts of the cheapest operation, because a virtual minute costs what
+// happens in it.
+const (
+	pulseKey   fsm.KeyName = "pulse"
+	pulseBurst             = 30
+)
 
 // effort is what campaigns have done.
 type effort struct{ operations, faults uint64 }
@@ -107,6 +109,7 @@ func runCampaign(w *world, size int, length time.Duration) *campaign {
 	for i := range campaignKeys {
 		w.create(first, campaignKey(i), hsm.Ed25519)
 	}
+	w.create(first, pulseKey, hsm.HMACSHA256)
 	_, _, err := first.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: userKey, Algorithm: hsm.Ed25519, Labels: []fsm.Label{{Name: "users", Value: user}}})
 	w.must(err)
 	c.run(length)
@@ -122,13 +125,17 @@ func (c *campaign) run(length time.Duration) {
 	c.ctx, cancel = context.WithTimeout(c.w.ctx(), 10*length)
 	defer cancel()
 	for _, id := range c.w.ids() {
-		for range signers() {
+		for range signers {
 			c.all.Go(func() { c.sign(id) })
+		}
+		if long() {
+			c.all.Go(func() { c.pulse(id) })
 		}
 	}
 	for i := range campaignKeys {
 		c.all.Go(func() { c.suspendAndResume(campaignKey(i)) })
 	}
+	c.all.Go(func() { c.suspendAndResume(pulseKey) })
 	c.all.Go(c.employAndDismiss)
 	c.all.Go(c.guardTheSeal)
 	c.all.Go(c.disturb)
@@ -170,6 +177,28 @@ func (c *campaign) sign(id fsm.NodeID) {
 			op.finish()
 		}
 	}
+}
+
+// pulse uses one key on one node in bursts, until something refuses it.
+func (c *campaign) pulse(id fsm.NodeID) {
+	subjects := []string{"cluster", "key/" + string(pulseKey), nodeSubject(id)}
+	for c.pause(between(time.Millisecond, 40*time.Millisecond)) {
+		for left := pulseBurst; left > 0 && c.mac(id, subjects) == nil; left-- {
+		}
+	}
+}
+
+func (c *campaign) mac(id fsm.NodeID, subjects []string) error {
+	ctx, op := c.o.begin(c.ctx, string(id), subjects...)
+	c.tried.Add(1)
+	err := c.w.node(id).use(func(v *vault.Vault) error {
+		_, err := v.MAC(ctx, c.w.admin, pulseKey, []byte("pulse"))
+		return err
+	})
+	if err == nil {
+		op.finish()
+	}
+	return err
 }
 
 func (c *campaign) choose() (policy.Caller, fsm.KeyName, []string) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	mathrand "math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -140,10 +141,24 @@ type watchedKey struct {
 func (k watchedKey) Sign(ctx context.Context, in hsm.SignInput) ([]byte, error) {
 	signature, err := k.Key.Sign(ctx, in)
 	k.delay()
+	tell(ctx, err)
+	return signature, err
+}
+
+func (k watchedKey) MAC(ctx context.Context, data []byte) ([]byte, error) {
+	mac, err := k.Key.MAC(ctx, data)
+	if mathrand.IntN(1000) == 0 { // there are many of them
+		k.delay()
+	}
+	tell(ctx, err)
+	return mac, err
+}
+
+// tell the oracle that the HSM has done its work.
+func tell(ctx context.Context, err error) {
 	if op, ok := ctx.Value(operationKey{}).(*operation); ok && err == nil {
 		op.workDone()
 	}
-	return signature, err
 }
 
 // TestOracle: the judge itself, at every edge of a window.
