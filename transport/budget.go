@@ -38,9 +38,7 @@ func span(d time.Duration) *durationpb.Duration {
 
 // keyWithUses is a key with what this node's state knows of its uses.
 func (s *Server) keyWithUses(k fsm.Key) *vaultpb.Key {
-	pb := addUses(keyToPB(k), s.cfg.Vault.Uses(k))
-	pb.Exportable = exportable(k, s.cfg.Vault.Exports(k))
-	return pb
+	return addExport(addUses(keyToPB(k), s.cfg.Vault.Uses(k)), k, s.cfg.Vault.Exports(k))
 }
 
 func addUses(k *vaultpb.Key, u fsm.Uses) *vaultpb.Key {

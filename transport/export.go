@@ -43,13 +43,15 @@ func recipientFromPB(r *vaultpb.ExportKeyRequest) (hsm.Recipient, error) {
 	return hsm.ParseRecipient(r.GetRecipient(), form)
 }
 
-// exportable says what the key's next versions will be.
-func exportable(k fsm.Key, exports bool) string {
+// addExport says what the key's next versions will be.
+func addExport(pb *vaultpb.Key, k fsm.Key, exports bool) *vaultpb.Key {
 	switch {
 	case k.NeverExportable:
-		return "never"
+		pb.Exportable = "never"
 	case exports:
-		return "yes"
+		pb.Exportable = "yes"
+	default:
+		pb.Exportable = "no"
 	}
-	return "no"
+	return pb
 }

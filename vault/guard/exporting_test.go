@@ -40,7 +40,7 @@ func newExporting(t *testing.T) *exporting {
 			}
 			return nil
 		},
-		CatchUp: func(context.Context) error { return nil },
+		CatchUp: func(context.Context) error { return nil }, Uses: n.log,
 	})
 	private, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
@@ -196,7 +196,7 @@ func TestAnExportCountsAsAUse(t *testing.T) {
 	c := x.node.counting(t)
 	x.node.guard = guard.New(guard.Config{
 		Keys: x.token, Lease: x.holder.Lease, State: x.machine.State, ClusterID: func() string { return x.cluster },
-		Unsealed: func(*fsm.State) error { return nil }, CatchUp: func(context.Context) error { return nil },
+		Unsealed: func(*fsm.State) error { return nil }, CatchUp: func(context.Context) error { return nil }, Uses: x.log,
 		Node: "n1", Boot: "boot", Reserve: c.reserve, Background: func(func(context.Context)) bool { return false },
 	})
 	c.limit(fsm.UseLimit{Amount: fsm.Amount{Operations: 2}, Per: time.Hour})

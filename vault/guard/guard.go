@@ -11,6 +11,7 @@ import (
 	"github.com/conclave-vault/conclave/hsm"
 	"github.com/conclave-vault/conclave/hsm/keyuse"
 	"github.com/conclave-vault/conclave/vault/policy"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
 // KeyUse is the key-use port, named here so that the composition root can hand a backend over without importing it.
@@ -57,6 +58,8 @@ type Config struct {
 	Reserve func(context.Context, fsm.ReserveUse) error
 	// Background runs something soon, false if it cannot. nil: nothing is refilled before it is needed.
 	Background func(func(context.Context)) bool
+	// Uses is where every use is recorded.
+	Uses *usage.Log
 	// ClusterID goes into the binding of every wrapped key.
 	ClusterID func() string
 }
