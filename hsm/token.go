@@ -75,3 +75,18 @@ type MasterInfo struct {
 	Generation uint32
 	Check      CheckValues
 }
+
+// Gate is a token of a node on which some algorithms serve for nothing, not even by their public halves (hsm/fips).
+type Gate interface {
+	// Permit is nil, or ErrUnsupported with the reason.
+	Permit(Algorithm) error
+}
+
+// Permit asks the gate of t, if it has one. Whoever uses a public half (Verify, EncryptOAEP, Encapsulate) for a node with a token asks
+// first: those functions see no token.
+func Permit(t Token, a Algorithm) error {
+	if g, ok := t.(Gate); ok {
+		return g.Permit(a)
+	}
+	return nil
+}

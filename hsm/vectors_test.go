@@ -61,6 +61,9 @@ var curves = []struct {
 	{hsm.ECDSAP521, 66, "SigVer_P521_SHA512.rsp.gz", "PKV_P521.rsp"},
 }
 
+// Each file of one kind has as many.
+const sigVers, publicKeys = 15, 12
+
 // integer reads a number; the files drop leading zeros.
 func integer(t *testing.T, s string) *big.Int {
 	t.Helper()
@@ -98,11 +101,11 @@ func (c *verdicts) add(t *testing.T, v map[string]string, got error) {
 	}
 }
 
-func (c *verdicts) report(t *testing.T, name string) {
+func (c *verdicts) report(t *testing.T, name string, all int) {
 	t.Helper()
 	t.Logf("%s: %d vectors, %d pass and %d fail", name, c.good+c.bad, c.good, c.bad)
-	if c.good == 0 || c.bad == 0 {
-		t.Errorf("%s: vectors of one kind are missing", name)
+	if c.good == 0 || c.bad == 0 || c.good+c.bad != all {
+		t.Errorf("%s: vectors are missing, there are %d", name, all)
 	}
 }
 
@@ -118,7 +121,7 @@ func TestCAVPSigVer(t *testing.T) {
 			}
 			count.add(t, v, err)
 		}
-		count.report(t, c.sigVer)
+		count.report(t, c.sigVer, sigVers)
 	}
 }
 
@@ -133,13 +136,13 @@ func TestCAVPPublicKeys(t *testing.T) {
 			}
 			count.add(t, v, err)
 		}
-		count.report(t, c.keys)
+		count.report(t, c.keys, publicKeys)
 	}
 }
 
 // TestRFC5869: the key derivation function under DeriveMaster, and that DeriveMaster is it: no salt, the label and its fields as info.
 func TestRFC5869(t *testing.T) {
-	all := vectors(t, "rfc5869_sha256.txt")
+	all := append(vectors(t, "rfc5869_sha256.txt"), vectors(t, "hkdf_sha256_long.txt")...)
 	for _, v := range all {
 		length, err := strconv.Atoi(v["L"])
 		if err != nil {
@@ -150,9 +153,9 @@ func TestRFC5869(t *testing.T) {
 			t.Errorf("count %s: %x, %v; want %s", v["COUNT"], got, err, v["OKM"])
 		}
 	}
-	t.Logf("rfc5869_sha256.txt: %d vectors", len(all))
-	if len(all) != 3 {
-		t.Errorf("%d vectors, there are 3", len(all))
+	t.Logf("HKDF with SHA-256: %d vectors", len(all))
+	if len(all) != 4 {
+		t.Errorf("%d vectors, there are 4", len(all))
 	}
 	m := derive(t, secret(), "c1", 7)
 	info := binary.BigEndian.AppendUint32(append(binary.BigEndian.AppendUint32([]byte("conclave/v1/bind\x00"), 2), "c1"...), 7)

@@ -217,7 +217,7 @@ func (v *Vault) Verify(ctx context.Context, c policy.Caller, name fsm.KeyName, n
 		return Output{}, false, err
 	}
 	return v.eachVersion(ctx, guard.Request{Caller: c, Op: fsm.OpVerify, Name: name, Version: n}, func(req guard.Request) (guard.Selected, error) {
-		s, err := v.guard.Inspect(ctx, req)
+		s, err := v.inspectPublic(ctx, req)
 		if err != nil {
 			return s, err
 		}
@@ -227,6 +227,16 @@ func (v *Vault) Verify(ctx context.Context, c policy.Caller, name fsm.KeyName, n
 		}
 		return s, hsm.Verify(alg, in, s.Version.PublicKey, signature)
 	})
+}
+
+// inspectPublic selects a version for a use of its public half. That needs no token, but the gate that stands before the token is one for
+// this node: what it does not permit is not computed here by another way.
+func (v *Vault) inspectPublic(ctx context.Context, req guard.Request) (guard.Selected, error) {
+	s, err := v.guard.Inspect(ctx, req)
+	if err != nil {
+		return s, err
+	}
+	return s, hsm.Permit(v.cfg.Token, hsm.Algorithm(s.Key.Algorithm))
 }
 
 // eachVersion tries the asked version, or all of them from the newest. "Does not verify" is a negative answer too: it is

@@ -41,7 +41,7 @@ type Encapsulated struct {
 // Encapsulate makes a shared key with the public half of the primary version, as anybody could who has it (FIPS 203 ML-KEM.Encaps). The
 // ciphertext is the standard's and names neither key nor version: whoever stores it stores the version beside it.
 func (v *Vault) Encapsulate(ctx context.Context, c policy.Caller, name fsm.KeyName) (Encapsulated, error) {
-	s, err := v.guard.Inspect(ctx, guard.Request{Caller: c, Op: fsm.OpEncapsulate, Name: name})
+	s, err := v.inspectPublic(ctx, guard.Request{Caller: c, Op: fsm.OpEncapsulate, Name: name})
 	if err != nil {
 		return Encapsulated{}, err
 	}

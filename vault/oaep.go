@@ -29,7 +29,7 @@ func (v *Vault) decrypts(ctx context.Context, req guard.Request) (bool, error) {
 
 // encryptPublic encrypts with the public half of the primary version.
 func (v *Vault) encryptPublic(ctx context.Context, c policy.Caller, name fsm.KeyName, plaintext []byte, bound Context) (Output, error) {
-	s, err := v.guard.Inspect(ctx, guard.Request{Caller: c, Op: fsm.OpEncryptPublic, Name: name})
+	s, err := v.inspectPublic(ctx, guard.Request{Caller: c, Op: fsm.OpEncryptPublic, Name: name})
 	if err != nil {
 		return Output{}, err
 	}

@@ -182,6 +182,9 @@ func TestNoFallback(t *testing.T) {
 	} {
 		c.replaced(t, test.old, test.with)
 		c.admin.refuses(t, 1, test.says, "server", "--config", n.config())
+		if name == "a wrong PIN" {
+			c.admin.refuses(t, 1, "do not try others: devices lock themselves", "hsm", "probe", "--config", n.config())
+		}
 		if keystores, err := filepath.Glob(filepath.Join(n.data(), "*keystore*")); err != nil || len(keystores) != 0 {
 			t.Errorf("%s: a soft token was made: %q, %v", name, keystores, err)
 		}

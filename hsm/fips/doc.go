@@ -7,5 +7,6 @@
 // Invariants
 //
 //   - What is not approved is shown as missing, is not generated, and is not opened, although the backend could.
+//   - Public halves of what is not approved do not serve either: who verifies or encrypts without the token asks the gate (hsm.Permit).
 //   - The node's own keys are P-256, which is approved, and pass.
 package fips

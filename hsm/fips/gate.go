@@ -24,6 +24,7 @@ var (
 	_ Backend       = (*Gated)(nil)
 	_ hsm.Rewrapper = (*Gated)(nil)
 	_ hsm.Importer  = (*Gated)(nil)
+	_ hsm.Gate      = (*Gated)(nil)
 
 	_ keyuse.Exporter = (*Gated)(nil)
 )
@@ -51,6 +52,10 @@ func (g *Gated) Capabilities() []hsm.Capability {
 	}
 	return rows
 }
+
+// Permit implements hsm.Gate: public halves do not serve either. SP 800-131A permits verifying old signatures by what was approved once, and
+// what is refused here never was.
+func (g *Gated) Permit(a hsm.Algorithm) error { return check(a) }
 
 // Generate implements hsm.Token. hsm.ErrUnsupported for what is not approved.
 func (g *Gated) Generate(ctx context.Context, b hsm.Binding, exportable bool) (hsm.WrappedKey, error) {

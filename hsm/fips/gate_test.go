@@ -36,7 +36,7 @@ func TestConformance(t *testing.T) {
 	hsmtest.Run(t, func(t *testing.T) (hsm.Token, keyuse.Port) {
 		g := fips.Gate(open(t))
 		return g, g
-	})
+	}, hsmtest.Wrapped)
 }
 
 // TestGate: exactly what is not approved is missing, with the reason; keys that were made before the gate was closed do not open.
@@ -59,11 +59,17 @@ func TestGate(t *testing.T) {
 			if row != token.Capabilities()[i] {
 				t.Errorf("%+v, the token has %+v", row, token.Capabilities()[i])
 			}
+			if err := hsm.Permit(gate, row.Algorithm); err != nil {
+				t.Errorf("the public halves of %s: %v", row.Algorithm, err)
+			}
 			continue
 		}
 		refused = append(refused, row.Algorithm)
 		if row.Can != 0 || !strings.Contains(row.Missing, "fips: true") {
 			t.Errorf("%+v", row)
+		}
+		if err := hsm.Permit(gate, row.Algorithm); !errors.Is(err, hsm.ErrUnsupported) || hsm.Permit(token, row.Algorithm) != nil {
+			t.Errorf("the public halves of %s: %v", row.Algorithm, err)
 		}
 		b := hsm.Binding{ClusterID: "c1", KeyID: "k", Version: 1, Algorithm: row.Algorithm}
 		_, err := gate.Generate(t.Context(), b, false)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"crypto"
 	"embed"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/conclave-vault/conclave/hsm"
+	"github.com/conclave-vault/conclave/hsm/keyuse"
 )
 
 // Results that nobody here computed. The keys reach the token as wrapped keys, so the whole path is tested.
@@ -21,38 +23,40 @@ var testdata embed.FS
 func testVectors(t *testing.T, open Factory) {
 	r := unsealed(t, open)
 	for _, c := range []struct {
-		alg  hsm.Algorithm
-		from string
-		run  func(*testing.T, *rig, hsm.Algorithm) int
+		alg   hsm.Algorithm
+		count int // of the files in testdata: one that shrank or went would leave a test that passes and tests less
+		from  string
+		run   func(*testing.T, *rig, hsm.Algorithm) int
 	}{
-		{hsm.AES128GCM, "NIST CAVP", gcmVectors},
-		{hsm.AES256GCM, "NIST CAVP", gcmVectors},
-		{hsm.HMACSHA256, "RFC 4231", hmacVectors},
-		{hsm.HMACSHA384, "RFC 4231", hmacVectors},
-		{hsm.HMACSHA512, "RFC 4231", hmacVectors},
-		{hsm.ECDSAP256, "NIST CAVP SigGen", signECVectors},
-		{hsm.ECDSAP384, "NIST CAVP SigGen", signECVectors},
-		{hsm.ECDSAP521, "NIST CAVP SigGen", signECVectors},
-		{hsm.ECDSASecp256k1, "python3-cryptography", signECVectors},
-		{hsm.Ed25519, "ed25519.cr.yp.to", ed25519Vectors},
-		{hsm.RSA2048, "NIST CAVP SigVer15", rsaVectors},
-		{hsm.RSA3072, "NIST CAVP SigVer15", rsaVectors},
-		{hsm.RSA4096, "NIST CAVP SigVer15", rsaVectors},
-		{hsm.RSA2048OAEP, "python3-cryptography", oaepVectors},
-		{hsm.ECDHP256, "NIST CAVS KAS", ecdhVectors},
-		{hsm.ECDHX25519, "RFC 7748", x25519Vectors},
-		{hsm.MLDSA44, "NIST ACVP keyGen", mldsaVectors},
-		{hsm.MLDSA65, "NIST ACVP keyGen", mldsaVectors},
-		{hsm.MLDSA87, "NIST ACVP keyGen", mldsaVectors},
-		{hsm.MLKEM768, "NIST ACVP keyGen, HPKE", mlkemVectors},
+		{hsm.AES128GCM, 375, "NIST CAVP", gcmVectors},
+		{hsm.AES256GCM, 375, "NIST CAVP", gcmVectors},
+		{hsm.HMACSHA256, 486, "NIST CAVP KBKDF, RFC 4231", hmacVectors},
+		{hsm.HMACSHA384, 486, "NIST CAVP KBKDF, RFC 4231", hmacVectors},
+		{hsm.HMACSHA512, 486, "NIST CAVP KBKDF, RFC 4231", hmacVectors},
+		{hsm.ECDSAP256, 25, "NIST CAVP SigGen, KeyPair", signECVectors},
+		{hsm.ECDSAP384, 25, "NIST CAVP SigGen, KeyPair", signECVectors},
+		{hsm.ECDSAP521, 25, "NIST CAVP SigGen, KeyPair", signECVectors},
+		{hsm.ECDSASecp256k1, 60, "python3-cryptography", signECVectors},
+		{hsm.Ed25519, 129, "ed25519.cr.yp.to", ed25519Vectors},
+		{hsm.RSA2048, 47, "NIST CAVP SigVer15, SigGen15", rsaVectors},
+		{hsm.RSA3072, 48, "NIST CAVP SigVer15, SigGen15", rsaVectors},
+		{hsm.RSA4096, 46, "NIST CAVP SigVer15, SigGen15", rsaVectors},
+		{hsm.RSA2048OAEP, 60, "python3-cryptography", oaepVectors},
+		{hsm.ECDHP256, 60, "NIST CAVS KAS", ecdhVectors},
+		{hsm.ECDHX25519, 3, "RFC 7748", x25519Vectors},
+		{hsm.MLDSA44, 110, "NIST ACVP keyGen, Go", mldsaVectors},
+		{hsm.MLDSA65, 110, "NIST ACVP keyGen, Go", mldsaVectors},
+		{hsm.MLDSA87, 110, "NIST ACVP keyGen, Go", mldsaVectors},
+		{hsm.MLKEM768, 26, "NIST ACVP keyGen, HPKE", mlkemVectors},
 	} {
 		if !r.can(c.alg) {
+			t.Logf("%s: none of %d vectors, the token lacks it", c.alg, c.count)
 			continue
 		}
 		n := c.run(t, r, c.alg)
 		t.Logf("%s: %d vectors (%s)", c.alg, n, c.from)
-		if n == 0 {
-			t.Errorf("no vectors for %s", c.alg)
+		if n != c.count {
+			t.Errorf("%d vectors for %s, there are %d", n, c.alg, c.count)
 		}
 	}
 }
@@ -146,22 +150,57 @@ func gcmVectors(t *testing.T, r *rig, alg hsm.Algorithm) int {
 	return len(all)
 }
 
-// hmacVectors: RFC 4231. Keys shorter than a block are filled with zeros by HMAC itself (RFC 2104), so a shorter key may be filled to
-// our length; longer ones do not exist here.
-func hmacVectors(t *testing.T, r *rig, alg hsm.Algorithm) (n int) {
-	bits := map[hsm.Algorithm]int{hsm.HMACSHA256: 256, hsm.HMACSHA384: 384, hsm.HMACSHA512: 512}[alg]
-	for _, v := range records(t, fmt.Sprintf("rfc4231_sha%d.txt", bits)) {
-		key := unhex(t, v["Key"])
-		if len(key) > bits/8 {
-			continue
+// hmacVectors: RFC 4231, and NIST CAVP of SP 800-108, whose key derivation in counter mode is HMAC of a counter with other data, under keys
+// of exactly our lengths.
+func hmacVectors(t *testing.T, r *rig, alg hsm.Algorithm) int {
+	h := map[hsm.Algorithm]crypto.Hash{hsm.HMACSHA256: crypto.SHA256, hsm.HMACSHA384: crypto.SHA384, hsm.HMACSHA512: crypto.SHA512}[alg]
+	all := records(t, fmt.Sprintf("rfc4231_sha%d.txt", 8*h.Size()))
+	for _, v := range all {
+		key := r.open(t, r.wrap(t, binding(alg), hmacKey(h, unhex(t, v["Key"]))))
+		message, want := unhex(t, v["Msg"]), unhex(t, v["MD"])
+		if got, err := key.MAC(t.Context(), message); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s, key %s: %x, %v", alg, v["Key"], got, err)
 		}
-		n++
-		mac := r.open(t, r.wrap(t, binding(alg), append(key, make([]byte, bits/8-len(key))...)))
-		if got, err := mac.MAC(t.Context(), unhex(t, v["Msg"])); err != nil || !bytes.Equal(got, unhex(t, v["MD"])) {
-			t.Errorf("%s, key %x: %x, %v", alg, key, got, err)
+		if err := key.VerifyMAC(t.Context(), message, want); err != nil {
+			t.Errorf("%s, key %s: %v", alg, v["Key"], err)
 		}
-		if err := mac.VerifyMAC(t.Context(), unhex(t, v["Msg"]), unhex(t, v["MD"])); err != nil {
-			t.Errorf("%s, key %x: %v", alg, key, err)
+	}
+	return len(all) + kbkdfVectors(t, r, alg, h.Size())
+}
+
+// hmacKey is the key of our length that RFC 2104 makes of any other: one that is longer than a block is hashed, and a short one is filled with
+// zeros.
+func hmacKey(h crypto.Hash, key []byte) []byte {
+	w := h.New()
+	if len(key) > w.BlockSize() {
+		w.Write(key)
+		return w.Sum(nil)
+	}
+	return append(key, make([]byte, h.Size()-len(key))...)
+}
+
+// kbkdfVectors: lines L (bits), KI, one instring for each block, and KO, the MACs of the blocks cut to L.
+func kbkdfVectors(t *testing.T, r *rig, alg hsm.Algorithm, size int) (n int) {
+	var key, made []byte
+	var opened keyuse.Key
+	for _, line := range lines(t, fmt.Sprintf("KBKDF_CTR_HMAC_SHA%d.txt.gz", 8*size)) {
+		name, value, _ := strings.Cut(line, " = ")
+		switch name {
+		case "KI":
+			key, made = unhex(t, value), nil
+			opened = r.open(t, r.wrap(t, binding(alg), key))
+		case "instring":
+			mac, err := opened.MAC(t.Context(), unhex(t, value))
+			if err != nil || len(mac) != size {
+				t.Fatalf("%s, key %x: %x, %v", alg, key, mac, err)
+			}
+			made = append(made, mac...)
+		case "KO":
+			n++
+			want := unhex(t, value)
+			if len(want) < 16 || len(made)-len(want) >= size || !bytes.HasPrefix(made, want) {
+				t.Errorf("%s, key %x: %x, want %x", alg, key, made, want)
+			}
 		}
 	}
 	return n

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/sha3"
 	"crypto/x509"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/conclave-vault/conclave/hsm"
+	"github.com/conclave-vault/conclave/hsm/keyuse"
 )
 
 // ecVectors is a curve and its file.
@@ -22,14 +24,15 @@ type ecVectors struct {
 	curve  elliptic.Curve // nil: secp256k1
 	order  *big.Int
 	sigGen string
+	pairs  string // more keys; empty: none
 }
 
 var ecFiles = map[hsm.Algorithm]ecVectors{
-	hsm.ECDSAP256: {32, elliptic.P256(), elliptic.P256().Params().N, "SigGen_P256_SHA256.txt"},
-	hsm.ECDSAP384: {48, elliptic.P384(), elliptic.P384().Params().N, "SigGen_P384_SHA384.txt.gz"},
-	hsm.ECDSAP521: {66, elliptic.P521(), elliptic.P521().Params().N, "SigGen_P521_SHA512.txt.gz"},
+	hsm.ECDSAP256: {32, elliptic.P256(), elliptic.P256().Params().N, "SigGen_P256_SHA256.txt", "KeyPair_P256.rsp"},
+	hsm.ECDSAP384: {48, elliptic.P384(), elliptic.P384().Params().N, "SigGen_P384_SHA384.txt.gz", "KeyPair_P384.rsp"},
+	hsm.ECDSAP521: {66, elliptic.P521(), elliptic.P521().Params().N, "SigGen_P521_SHA512.txt.gz", "KeyPair_P521.rsp"},
 	hsm.ECDSASecp256k1: {
-		32, nil, bigHex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"), "SigGen_K256_SHA256.txt.gz",
+		32, nil, bigHex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"), "SigGen_K256_SHA256.txt.gz", "",
 	},
 }
 
@@ -108,15 +111,34 @@ func signECVectors(t *testing.T, r *rig, alg hsm.Algorithm) int {
 			t.Errorf("%s, the signature of d %s: %v", alg, v["d"], err)
 		}
 	}
+	return len(all) + f.keyPairs(t, r, alg)
+}
+
+// keyPairs: each private key opens with the public one given, and not with the next one's.
+func (f ecVectors) keyPairs(t *testing.T, r *rig, alg hsm.Algorithm) int {
+	if f.pairs == "" {
+		return 0
+	}
+	all := records(t, f.pairs)
+	for i, v := range all {
+		next := all[(i+1)%len(all)]
+		k := knownKey{f.private(t, v), spki(t, alg, point(t, f, v, "Qx", "Qy"))}
+		if w := r.wrapKnown(t, alg, k); once(t, r.open(t, w), w) != nil {
+			t.Errorf("%s, d %s does not serve", alg, v["d"])
+		}
+		k.spki = spki(t, alg, point(t, f, next, "Qx", "Qy"))
+		r.refuse(t, "the public key of another pair", r.wrapKnown(t, alg, k), hsm.ErrWrappedKey)
+	}
 	return len(all)
+}
+
+var pkcs1Schemes = map[string]hsm.Scheme{
+	"SHA256": hsm.SchemeRSAPKCS1SHA256, "SHA384": hsm.SchemeRSAPKCS1SHA384, "SHA512": hsm.SchemeRSAPKCS1SHA512,
 }
 
 // rsaVectors: NIST CAVP, FIPS 186-3, PKCS #1 v1.5, which is deterministic: what must verify is also what the token must sign.
 // (The suite's PSS vectors have another salt length than the one that is accepted here.)
 func rsaVectors(t *testing.T, r *rig, alg hsm.Algorithm) int {
-	schemes := map[string]hsm.Scheme{
-		"SHA256": hsm.SchemeRSAPKCS1SHA256, "SHA384": hsm.SchemeRSAPKCS1SHA384, "SHA512": hsm.SchemeRSAPKCS1SHA512,
-	}
 	name := map[hsm.Algorithm]string{hsm.RSA2048: "2048", hsm.RSA3072: "3072", hsm.RSA4096: "4096"}[alg]
 	all, good := records(t, "SigVer15_RSA"+name+".rsp.gz"), 0
 	for _, v := range all {
@@ -124,7 +146,7 @@ func rsaVectors(t *testing.T, r *rig, alg hsm.Algorithm) int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in := hsm.SignInput{Scheme: schemes[v["SHAAlg"]], Message: unhex(t, v["Msg"])}
+		in := hsm.SignInput{Scheme: pkcs1Schemes[v["SHAAlg"]], Message: unhex(t, v["Msg"])}
 		public, want := spki(t, alg, x509.MarshalPKCS1PublicKey(&key.PublicKey)), unhex(t, v["S"])
 		verdict := hsm.Verify(alg, in, public, want)
 		if v["Result"] != "P" { // in some of them the private key does not fit the public one
@@ -138,7 +160,48 @@ func rsaVectors(t *testing.T, r *rig, alg hsm.Algorithm) int {
 		}
 	}
 	mixed(t, string(alg), good, len(all))
+	return len(all) + rsaSignVectors(t, r, alg, "SigGen15_RSA"+name+".txt.gz")
+}
+
+// rsaSignVectors: NIST CAVP, FIPS 186-2 with SHA-2: signatures of one key, all of which the token must make.
+func rsaSignVectors(t *testing.T, r *rig, alg hsm.Algorithm, file string) int {
+	all := records(t, file)
+	var key keyuse.Key
+	for _, v := range all {
+		if key == nil || v["n"] != all[0]["n"] {
+			key = r.open(t, r.wrapKnown(t, alg, rsaKey(t, alg, withPrimes(t, v))))
+		}
+		in := hsm.SignInput{Scheme: pkcs1Schemes[v["SHAAlg"]], Message: unhex(t, v["Msg"])}
+		got, err := key.Sign(t.Context(), in)
+		if err != nil || !bytes.Equal(got, unhex(t, v["S"])) {
+			t.Errorf("%s, message %s: %x, %v; want %s", alg, v["Msg"], got, err, v["S"])
+		}
+	}
 	return len(all)
+}
+
+// withPrimes finds the primes of a vector that gives n and d only: a square root of 1 that is not ±1 shares one with n (SP 800-56B
+// Appendix C).
+func withPrimes(t *testing.T, v map[string]string) *rsa.PrivateKey {
+	t.Helper()
+	n, d, one := number(t, v["n"]), number(t, v["d"]), big.NewInt(1)
+	k := new(big.Int).Mul(d, big.NewInt(65537))
+	k.Sub(k, one)
+	odd := new(big.Int).Rsh(k, k.TrailingZeroBits())
+	for base := int64(2); base < 200; base++ {
+		x := new(big.Int).Exp(big.NewInt(base), odd, n)
+		for range k.TrailingZeroBits() {
+			p := new(big.Int).GCD(nil, nil, new(big.Int).Sub(x, one), n)
+			if p.Cmp(one) > 0 && p.Cmp(n) < 0 {
+				return &rsa.PrivateKey{
+					PublicKey: rsa.PublicKey{N: n, E: 65537}, D: d, Primes: []*big.Int{p, new(big.Int).Div(n, p)},
+				}
+			}
+			x.Mul(x, x).Mod(x, n)
+		}
+	}
+	t.Fatalf("d is no exponent of n %s", v["n"])
+	return nil
 }
 
 // ed25519Vectors: the authors' sign.input, lines of "seed ‖ public : public : message : signature ‖ message :".

@@ -11,6 +11,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"github.com/conclave-vault/conclave/hsm"
+	"github.com/conclave-vault/conclave/hsm/internal/selftest"
 )
 
 // Whose fault is it? "Does not verify" is what a user hears of data that was changed, and then throws away; of a device that fails it must
@@ -99,7 +100,8 @@ func (m *module) oaepWorks(w p11.SessionHandle, a *algorithm, key p11.ObjectHand
 }
 
 // judgeBlob takes a step of opening a bound blob, unwrapping it or examining its copy, and says what a failure means: hsm.ErrWrappedKey, or the
-// device's error. The binding MAC was right, so a thief's blob does not come this far; a device that fails does. The cause goes to the log.
+// device's error. The binding MAC was right, so a thief's blob does not come this far; a device that fails does: whatever does not speak of the
+// wrapped key alone is believed only if a key that is known to be good passes. The cause goes to the log.
 func (s *session) judgeBlob(ctx context.Context, a *algorithm, step func() error) error {
 	passes := func(err error) bool {
 		return err == nil || isGone(err) || classOf(err) == busy || errors.Is(err, hsm.ErrHandle) || errors.Is(err, ctx.Err())
@@ -108,8 +110,8 @@ func (s *session) judgeBlob(ctx context.Context, a *algorithm, step func() error
 	if passes(err) {
 		return err
 	}
-	if known := speaksOf(err, "C_UnwrapKey") && wrappedCodes[codeOf(err)] || codeOf(err) == p11.CKR_OK; !known {
-		if s.checkCanary(ctx, s.wrap, s.canary) != nil {
+	if !speaksOf(err, "C_UnwrapKey") || !wrappedCodes[codeOf(err)] {
+		if s.checkCanary(ctx, s.wrap, s.canary) != nil || s.checkKnown(ctx, a) != nil {
 			return err
 		}
 		if err = step(); passes(err) { // the failure was one of a moment
@@ -118,6 +120,23 @@ func (s *session) judgeBlob(ctx context.Context, a *algorithm, step func() error
 	}
 	s.token.log.Debug("an unwrapped key is not what its binding says", "algorithm", a.id, "err", err)
 	return fmt.Errorf("%w: its material", hsm.ErrWrappedKey)
+}
+
+// checkKnown unwraps a pair that is known to be good, under a key that is no master, and examines it as one that is opened. For secret
+// keys the canary has done it.
+func (s *session) checkKnown(ctx context.Context, a *algorithm) error {
+	if !a.isPair() {
+		return nil
+	}
+	der, spki, err := selftest.Pair(a.id)
+	if err != nil {
+		return err
+	}
+	return s.link.pool.with(ctx, func(w p11.SessionHandle) error {
+		return s.token.module.withForeign(w, a, der, func(object p11.ObjectHandle) error {
+			return s.token.module.examine(w, a, object, spki, true)
+		})
+	})
 }
 
 // failed marks what the device answered for no fault of the caller, and no loss: another node may do better.

@@ -27,7 +27,7 @@ typedef struct { unsigned char version[2]; void *function[68]; } functionList;
 
 enum {
 	fInitToken = 9, fInitPIN = 10, fLogin = 18, fCreateObject = 20, fGetAttributeValue = 24, fEncryptInit = 29, fEncrypt = 30,
-	fDecryptInit = 33, fDecrypt = 34, fSignInit = 42, fSign = 43, fGenerateRandom = 64,
+	fDecryptInit = 33, fDecrypt = 34, fSignInit = 42, fSign = 43, fDeriveKey = 62, fGenerateRandom = 64,
 };
 
 typedef rv (*initFn)(unsigned long, mechanism *, unsigned long);
@@ -109,6 +109,37 @@ static rv oaep(functionList *l, unsigned long session, unsigned long type, unsig
 	oaepParameters p = {hash, mgf, source, NULL, 0};
 	mechanism m = {type, &p, sizeof p};
 	return run(l, fDecryptInit, session, &m, key, in, length, out, room, begun);
+}
+
+// Forms of a derivation's parameter; the last two are of PKCS#11 3.0.
+enum { derivesPlain, derivesByString, derivesByCBC, derivesByNumber, derivesByHKDF, derivesByCounter };
+
+// derive runs C_DeriveKey with a parameter of a form: data is what is derived with, 16 bytes or more; number a position, a handle or a PRF.
+static rv derive(functionList *l, unsigned long session, unsigned long type, int form, unsigned char *data, unsigned long length,
+		unsigned long number, unsigned long base, attribute *template, unsigned long count, unsigned long *object) {
+	struct { unsigned char *data; unsigned long length; } string = {data, length};
+	struct { unsigned char iv[16], *data; unsigned long length; } cbc = {{0}, data, length};
+	struct {
+		unsigned char extract, expand;
+		unsigned long prf, saltType;
+		unsigned char *salt;
+		unsigned long saltLength, saltKey;
+		unsigned char *info;
+		unsigned long infoLength;
+	} hkdf = {1, 1, number, 1, NULL, 0, 0, data, length};
+	struct { unsigned char littleEndian; unsigned long width; } counter = {0, 32};
+	struct { unsigned long type; void *value; unsigned long length; } parts[2] = {{1, &counter, sizeof counter}, {4, data, length}};
+	struct { unsigned long prf, count; void *parts; unsigned long additional; void *keys; } kdf = {number, 2, parts, 0, NULL};
+	mechanism m = {type, NULL, 0};
+	switch (form) {
+	case derivesByString: m.parameter = &string, m.length = sizeof string; break;
+	case derivesByCBC: m.parameter = &cbc, m.length = sizeof cbc; break;
+	case derivesByNumber: m.parameter = &number, m.length = sizeof number; break;
+	case derivesByHKDF: m.parameter = &hkdf, m.length = sizeof hkdf; break;
+	case derivesByCounter: m.parameter = &kdf, m.length = sizeof kdf; break;
+	}
+	typedef rv (*fn)(unsigned long, mechanism *, unsigned long, attribute *, unsigned long, unsigned long *);
+	return ((fn)l->function[fDeriveKey])(session, &m, base, template, count, object);
 }
 
 // wipe is not optimised away.
@@ -230,6 +261,28 @@ func (f functions) create(s p11.SessionHandle, template []*p11.Attribute) (p11.O
 	var object C.ulong
 	r := C.createObject(f.list, C.ulong(s), array, C.ulong(len(template)), &object)
 	return p11.ObjectHandle(object), named("C_CreateObject", r)
+}
+
+// Forms of a derivation's parameter.
+const (
+	derivesPlain     = C.derivesPlain
+	derivesByString  = C.derivesByString  // CK_KEY_DERIVATION_STRING_DATA
+	derivesByCBC     = C.derivesByCBC     // CK_AES_CBC_ENCRYPT_DATA_PARAMS
+	derivesByNumber  = C.derivesByNumber  // CK_OBJECT_HANDLE, CK_EXTRACT_PARAMS
+	derivesByHKDF    = C.derivesByHKDF    // CK_HKDF_PARAMS
+	derivesByCounter = C.derivesByCounter // CK_SP800_108_KDF_PARAMS
+)
+
+// deriveBy runs C_DeriveKey.
+func (f functions) deriveBy(
+	s p11.SessionHandle, mech uint, form int, data []byte, number uint, base p11.ObjectHandle, template []*p11.Attribute,
+) (p11.ObjectHandle, error) {
+	array, release := cTemplate(template)
+	defer release()
+	var object C.ulong
+	r := C.derive(f.list, C.ulong(s), C.ulong(mech), C.int(form), pointer(data), C.ulong(len(data)), C.ulong(number), C.ulong(base),
+		array, C.ulong(len(template)), &object)
+	return p11.ObjectHandle(object), named("C_DeriveKey", r)
 }
 
 // cTemplate copies a template to C memory, which release wipes and frees.

@@ -51,5 +51,6 @@
 //
 // Locks: drain.Turns serialises what changes the master session and what is kept. session.mu guards the handle of the master
 // session for one call. The state of modules is under modules.mu, which is held during C_Initialize and C_Finalize. No lock is
-// held while waiting for a worker session but the turn. Each Token has one goroutine, the supervisor; Close waits for it.
+// held while waiting for a worker session but the turn. Each Token has one goroutine, the supervisor; Close waits for it. Whoever opens,
+// makes or initialises a token waits for a goroutine that does it, and gives up on a module that does not answer (patience.go).
 package pkcs11

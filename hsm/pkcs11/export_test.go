@@ -293,26 +293,41 @@ func (t *Token) MakeOtherNodeKeys(pin []byte) (err error) {
 
 // BareUnwraps unwraps an AES key and destroys it, n times, as a loop over the binding would.
 func (t *Token) BareUnwraps(blob []byte, n int) error {
-	s, err := t.turns.Current()
+	unwrap, end, err := t.BareUnwrap(blob)
 	if err != nil {
 		return err
+	}
+	defer end()
+	for range n {
+		if err := unwrap(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// BareUnwrap gives what unwraps an AES key and destroys it, on a session of its own.
+func (t *Token) BareUnwrap(blob []byte) (unwrap func() error, end func(), err error) {
+	s, err := t.turns.Current()
+	if err != nil {
+		return nil, nil, err
 	}
 	row, err := lookup(hsm.AES256GCM)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	return t.administrative(func(w p11.SessionHandle) error {
-		for range n {
-			o, err := t.module.ctx.UnwrapKey(w, mechanism(p11.CKM_AES_KEY_WRAP_PAD), s.wrap, blob, row.copyTemplate())
-			if err != nil {
-				return err
-			}
-			if err := t.module.ctx.DestroyObject(w, o); err != nil {
-				return err
-			}
+	l := t.link.Load()
+	w, err := l.openSession()
+	if err != nil {
+		return nil, nil, err
+	}
+	return func() error {
+		o, err := t.module.ctx.UnwrapKey(w, mechanism(p11.CKM_AES_KEY_WRAP_PAD), s.wrap, blob, row.copyTemplate())
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		return t.module.ctx.DestroyObject(w, o)
+	}, func() { l.closeSession(w) }, nil
 }
 
 // Direct gives what a loop over the binding needs to use a key without us: a session of its own and the key's handle.
@@ -334,7 +349,7 @@ func (t *Token) LookAtDevice() error {
 func (t *Token) AttackRewrap(w hsm.Rewrapping, blob, moved []byte) map[string]error {
 	r, m := w.(*rewrapping), t.module
 	unwrap := func(kek p11.ObjectHandle, blob []byte, sensitive, extractable bool) (p11.ObjectHandle, error) {
-		return m.ctx.UnwrapKey(r.handle, mechanism(p11.CKM_AES_KEY_WRAP_PAD), kek, blob, template{
+		return m.ctx.UnwrapKey(r.work, mechanism(p11.CKM_AES_KEY_WRAP_PAD), kek, blob, template{
 			attr(p11.CKA_CLASS, p11.CKO_SECRET_KEY), attr(p11.CKA_KEY_TYPE, p11.CKK_AES), attr(p11.CKA_TOKEN, false),
 			attr(p11.CKA_SENSITIVE, sensitive), attr(p11.CKA_EXTRACTABLE, extractable),
 		})
@@ -343,7 +358,7 @@ func (t *Token) AttackRewrap(w hsm.Rewrapping, blob, moved []byte) map[string]er
 		if err != nil {
 			return err
 		}
-		return m.readable(r.handle, o)
+		return m.readable(r.work, o)
 	}
 	_, clearCopy := unwrap(r.from.wrap, blob, false, true)
 	_, byTarget := unwrap(r.to.wrap, moved, true, true)
@@ -351,15 +366,15 @@ func (t *Token) AttackRewrap(w hsm.Rewrapping, blob, moved []byte) map[string]er
 		"unwrapping a readable key":         clearCopy,
 		"reading what was unwrapped":        value(unwrap(r.from.wrap, blob, true, true)),
 		"unwrapping under the target":       byTarget,
-		"reading a handle":                  m.readable(r.handle, r.from.wrap),
-		"reading a target":                  m.readable(r.handle, r.to.wrap),
-		"wrapping a handle by the target":   m.wrappable(r.handle, r.to.wrap, r.from.wrap),
-		"wrapping the target by itself":     m.wrappable(r.handle, r.to.wrap, r.to.wrap),
-		"wrapping under a handle":           m.wrapsTransit(r.handle, r.from.wrap, p11.CKM_AES_KEY_WRAP_PAD),
-		"wrapping by another mechanism":     m.wrapsTransit(r.handle, r.to.wrap, p11.CKM_AES_KEY_WRAP),
-		"encrypting with a handle":          m.ctx.EncryptInit(r.handle, mechanism(p11.CKM_AES_ECB), r.from.wrap),
-		"decrypting with a target":          m.ctx.DecryptInit(r.handle, mechanism(p11.CKM_AES_ECB), r.to.wrap),
-		"making a handle's value available": m.ctx.SetAttributeValue(r.handle, r.from.wrap, template{attr(p11.CKA_EXTRACTABLE, true)}),
+		"reading a handle":                  m.readable(r.work, r.from.wrap),
+		"reading a target":                  m.readable(r.work, r.to.wrap),
+		"wrapping a handle by the target":   m.wrappable(r.work, r.to.wrap, r.from.wrap),
+		"wrapping the target by itself":     m.wrappable(r.work, r.to.wrap, r.to.wrap),
+		"wrapping under a handle":           m.wrapsTransit(r.work, r.from.wrap, p11.CKM_AES_KEY_WRAP_PAD),
+		"wrapping by another mechanism":     m.wrapsTransit(r.work, r.to.wrap, p11.CKM_AES_KEY_WRAP),
+		"encrypting with a handle":          m.ctx.EncryptInit(r.work, mechanism(p11.CKM_AES_ECB), r.from.wrap),
+		"decrypting with a target":          m.ctx.DecryptInit(r.work, mechanism(p11.CKM_AES_ECB), r.to.wrap),
+		"making a handle's value available": m.ctx.SetAttributeValue(r.work, r.from.wrap, template{attr(p11.CKA_EXTRACTABLE, true)}),
 	}
 }
 
@@ -369,4 +384,53 @@ func (t *Token) UnderWay() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.from)
+}
+
+// DerivationsOf lists what derives from an AES key and from a generic secret that may be derived from, in a module that need not be one for us.
+func DerivationsOf(opt Options, pin []byte) (ways map[string][]string, err error) {
+	m, err := acquire(opt)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.release()) }()
+	slot, err := m.find(opt)
+	if err != nil {
+		return nil, err
+	}
+	w, err := m.ctx.OpenSession(slot.id, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.ctx.CloseSession(w)) }()
+	if err := m.login(w, p11.CKU_USER, pin); err != nil {
+		return nil, err
+	}
+	ways = make(map[string][]string)
+	for name, keyType := range map[string]uint{"aes": p11.CKK_AES, "generic": p11.CKK_GENERIC_SECRET} {
+		key, err := m.create(w, template{
+			attr(p11.CKA_CLASS, p11.CKO_SECRET_KEY), attr(p11.CKA_KEY_TYPE, keyType), attr(p11.CKA_TOKEN, false), attr(p11.CKA_SENSITIVE, true),
+			attr(p11.CKA_DERIVE, true), attr(p11.CKA_VALUE, make([]byte, keySize)),
+		})
+		if err != nil {
+			return nil, err
+		}
+		ways[name] = m.derives(w, key)
+	}
+	return ways, nil
+}
+
+// LeaveRewrapActive begins a search on the session that keys are moved on, and does not end it.
+func (t *Token) LeaveRewrapActive(w hsm.Rewrapping) error {
+	return t.module.ctx.FindObjectsInit(w.(*rewrapping).work, nil)
+}
+
+// Idle reports whether nothing uses the module at path.
+func Idle(path string) bool {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
+	}
+	modules.mu.Lock()
+	defer modules.mu.Unlock()
+	m := modules.loaded[path]
+	return m == nil || m.users == 0
 }

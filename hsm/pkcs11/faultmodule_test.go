@@ -26,6 +26,7 @@ const (
 	cFinalize        = 1
 	cGetTokenInfo    = 6
 	cOpenSession     = 12
+	cCloseSession    = 13
 	cLogin           = 18
 	cCreateObject    = 20
 	cEncryptInit     = 29
@@ -34,6 +35,7 @@ const (
 	cSign            = 43
 	cGenerateKey     = 58
 	cGenerateKeyPair = 59
+	cWrapKey         = 60
 	cUnwrapKey       = 61
 	cDeriveKey       = 62
 	cGenerateRandom  = 64
@@ -41,8 +43,8 @@ const (
 
 // control is the memory that testdata/faults.c obeys.
 type control struct {
-	limit, announced, shared, underCalls, heap uint64
-	rule                                       [68]struct{ answer, skip, times, calls, slow uint64 }
+	limit, announced, shared, underCalls, heap, derives uint64
+	rule                                                [68]struct{ answer, skip, times, calls, slow, hold uint64 }
 }
 
 // faults is a device that fails to order: SoftHSM behind a module that passes its calls.
@@ -93,9 +95,13 @@ func buildFaults(dir string) error {
 // withFaults is a device that does as SoftHSM until it is told otherwise. In the end it must have seen no broken rule.
 func withFaults(t testing.TB) *faults {
 	t.Helper()
+	sweep(t)
 	f := &faults{control: (*control)(unsafe.Pointer(&faultModule.memory[0])), module: faultModule.module}
 	*f.control = control{}
 	t.Cleanup(func() {
+		for i := range f.rule {
+			atomic.StoreUint64(&f.rule[i].hold, 0)
+		}
 		if n := atomic.LoadUint64(&f.shared); n > 0 {
 			t.Errorf("a session was used by two calls at once, %d times", n)
 		}
@@ -113,6 +119,24 @@ func (f *faults) fail(call int, code uint64, skip, times uint64) {
 	atomic.StoreUint64(&r.skip, skip)
 	atomic.StoreUint64(&r.times, times)
 	atomic.StoreUint64(&r.answer, code)
+}
+
+// hang makes a call hang that run makes, and gives what lets it return: with what run gave.
+func (f *faults) hang(t testing.TB, call int, run func() error) (end func() error) {
+	t.Helper()
+	done := make(chan error, 1)
+	release := f.hold(t, call, func() { go func() { done <- run() }() })
+	return func() error { release(); return <-done }
+}
+
+// hold is hang for a call that something else makes after it was triggered.
+func (f *faults) hold(t testing.TB, call int, trigger func()) (end func()) {
+	t.Helper()
+	before := f.calls(call)
+	atomic.StoreUint64(&f.rule[call].hold, 1)
+	trigger()
+	eventually(t, "the call that hangs has begun", func() bool { return f.calls(call) > before })
+	return func() { atomic.StoreUint64(&f.rule[call].hold, 0) }
 }
 
 // always is more than any test calls.
@@ -155,11 +179,25 @@ func (c *clock) next(t testing.TB, want time.Duration) alarm {
 			if a.after == want {
 				return a
 			}
-			if a.after != beat && a.after != hung { // the device answered a look before it counted as hung
+			if a.after != beat && a.after != hung && a.after != start { // the device answered before it counted as hung
 				t.Fatalf("the supervisor waits %v, want %v", a.after, want)
 			}
 		case <-deadline:
 			t.Fatalf("the supervisor does not wait for %v", want)
+		}
+	}
+}
+
+// planned counts alarms that are set, but for those of a device that answered before it counted as hung.
+func (c *clock) planned() (n int) {
+	for {
+		select {
+		case a := <-c.asked:
+			if a.after != hung && a.after != start {
+				n++
+			}
+		default:
+			return n
 		}
 	}
 }
@@ -174,6 +212,7 @@ func (c *clock) tick(t testing.TB, want time.Duration) {
 const (
 	beat  = 5 * time.Second
 	hung  = 2 * time.Minute
+	start = 5 * time.Minute // of opening, making, initialising
 	again = time.Second
 	try1  = 250 * time.Millisecond
 )
@@ -249,6 +288,7 @@ const (
 	logLost  = "the token is lost: keys are refused, the device is looked for again; check the device and its connection"
 	logBack  = "the token is back; identity and storage work, and keys after it is unsealed"
 	logFinal = "the token is lost for good and not tried again; correct what is wrong and restart the process"
+	logMute  = "the device does not answer while the token is brought back; look at it and its connection, and if that does not help restart the process"
 	logFew   = "the device has fewer sessions than configured; operations wait for each other"
 )
 

@@ -229,6 +229,38 @@ func TestADeviceThatFailsIsNotTheDatasFault(t *testing.T) {
 	}
 }
 
+// TestADeviceThatCannotSignIsNotTheKeysFault: opening a key makes it sign. A device that has unlearnt that is told from a key that is none by
+// a key that is known to be good.
+func TestADeviceThatCannotSignIsNotTheKeysFault(t *testing.T) {
+	d := newDevice(t)
+	const bindingMAC = 1 // the first C_Sign of an opening
+	for _, row := range d.Capabilities() {
+		if !row.Usable() || row.Algorithm.Family() != hsm.FamilySign && row.Algorithm.Family() != hsm.FamilyAgree {
+			continue
+		}
+		call, before := cSign, uint64(bindingMAC)
+		if row.Algorithm.Family() == hsm.FamilyAgree {
+			call, before = cDeriveKey, 0
+		}
+		k := generate(t, d, row.Algorithm)
+		for _, code := range []uint64{p11.CKR_FUNCTION_FAILED, p11.CKR_HOST_MEMORY, 0x80000001} {
+			d.fail(call, code, before, always)
+			_, err := d.Open(t.Context(), k)
+			is(t, fmt.Sprintf("0x%X on opening %s", code, row.Algorithm), err, hsm.ErrDevice)
+			if errors.Is(err, hsm.ErrWrappedKey) {
+				t.Errorf("0x%X on opening %s is told as the key's fault: %v", code, row.Algorithm, err)
+			}
+			d.fail(call, code, before, 1)
+			openKey(t, d.Token, k).Release()
+			d.heal()
+		}
+		wantObjects(t, d.Token, "after "+string(row.Algorithm), nodeObjects, masterObjects)
+	}
+	if d.isLost() {
+		t.Error("a failing device was taken for a lost one")
+	}
+}
+
 // TestActiveOperation: the session is replaced and the operation done; if that does not help the caller is told.
 func TestActiveOperation(t *testing.T) {
 	r := newDevice(t).open(t)
@@ -263,8 +295,8 @@ func TestRefusedPIN(t *testing.T) {
 		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
-		if n := d.calls(cLogin) - logins; n != 1 || len(d.clock.asked) != 0 {
-			t.Errorf("0x%X: %d logins, and %d more are planned", code, n, len(d.clock.asked))
+		if n, more := d.calls(cLogin)-logins, d.clock.planned(); n != 1 || more != 0 {
+			t.Errorf("0x%X: %d logins, and %d more are planned", code, n, more)
 		}
 		// The process needs no restart for that: the token opens again with the right PIN.
 		again, err := pkcs11.Open(d.opt, pin)

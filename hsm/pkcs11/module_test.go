@@ -3,11 +3,14 @@
 package pkcs11_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/conclave-vault/conclave/hsm"
 	"github.com/conclave-vault/conclave/hsm/hsmtest"
@@ -37,6 +40,7 @@ var cheapPIN = soft.Options{Argon2: soft.Argon2{Time: 1, MemoryKiB: 64, Threads:
 var softHSM struct {
 	environment map[string]string
 	tokens      string
+	away        string // on the same file system
 }
 
 func TestMain(m *testing.M) {
@@ -54,10 +58,15 @@ func withSoftHSM(run func() int) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	softHSM.tokens = filepath.Join(dir, "tokens")
+	memory, err := os.MkdirTemp(inMemory(), "conclave-softhsm-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(memory)
+	softHSM.tokens, softHSM.away = filepath.Join(memory, "tokens"), filepath.Join(memory, "away")
 	conf := filepath.Join(dir, "softhsm2.conf")
 	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", softHSM.tokens)
-	if err := os.Mkdir(softHSM.tokens, 0o700); err != nil {
+	if err := errors.Join(os.Mkdir(softHSM.tokens, 0o700), os.Mkdir(softHSM.away, 0o700)); err != nil {
 		return 0, err
 	}
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
@@ -68,6 +77,35 @@ func withSoftHSM(run func() int) (int, error) {
 		return 0, err
 	}
 	return run(), nil
+}
+
+// inMemory is where files cost no disk: SoftHSM writes several for each object of a token, and these tests make thousands. "": the usual place.
+func inMemory() string {
+	const shared = "/dev/shm"
+	var fs unix.Statfs_t
+	const enough = 64 << 20
+	if err := unix.Statfs(shared, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) < enough || unix.Access(shared, unix.W_OK) != nil {
+		return ""
+	}
+	return shared
+}
+
+// sweep removes the tokens of a test when it has ended: SoftHSM reads all that there are at each C_Initialize, and would be slower with every test.
+func sweep(t testing.TB) {
+	t.Cleanup(func() {
+		if !pkcs11.Idle(modulePath(t, "softhsm2", softHSMPaths)) || !pkcs11.Idle(faultModule.module) {
+			return // a test inside another one that has tokens open
+		}
+		made, err := filepath.Glob(filepath.Join(softHSM.tokens, "*"))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, path := range made {
+			if err := os.RemoveAll(path); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 func modulePath(t testing.TB, debianPackage string, paths []string) string {
@@ -86,6 +124,7 @@ var labels atomic.Uint32
 // unmade names a token that is not there yet.
 func unmade(t testing.TB) pkcs11.Options {
 	t.Helper()
+	sweep(t)
 	return pkcs11.Options{
 		Module: modulePath(t, "softhsm2", softHSMPaths), Label: fmt.Sprintf("node %d", labels.Add(1)),
 		Environment: softHSM.environment,

@@ -33,6 +33,8 @@ func TestModuleRefused(t *testing.T) {
 			"an RFC 5649 blob by CKM_AES_KEY_WRAP_PAD: C_UnwrapKey: CKR_WRAPPED_KEY_INVALID (0x110)",
 			"CKM_AES_KEY_WRAP_PAD of an AES-256 key gave 48 bytes",
 			"does not enforce",
+			"CKA_DERIVE: keys can be derived from wrap in 14 ways, such as CKM_AES_ECB_ENCRYPT_DATA",
+			"CKA_DERIVE: keys can be derived from bind",
 			"CKA_UNWRAP_TEMPLATE: a readable key can be unwrapped under wrap",
 			"CKA_ALLOWED_MECHANISMS: wrap-export wraps by CKM_AES_KEY_WRAP",
 			"CKA_EXTRACTABLE: an unwrapped key can be wrapped",

@@ -18,13 +18,20 @@ import (
 // Initialize formats a token: C_InitToken of the first slot that holds none, or of the one with opt.Serial, with opt.Label and
 // soPIN; then C_InitPIN with pin. One that was interrupted in between is completed, if soPIN is the one of then. hsm.ErrTokenExists if a token of that label exists or the slot holds one already;
 // hsm.ErrInput for a PIN that the device does not take. The caller wipes both PINs.
-func Initialize(opt Options, soPIN, pin []byte) (err error) {
+func Initialize(opt Options, soPIN, pin []byte) error {
 	if err := opt.validate(); err != nil {
 		return err
 	}
 	if opt.Label == "" {
 		return fmt.Errorf("%w: a new token needs a label", hsm.ErrInput)
 	}
+	_, err := patiently(opt, "initialising a token", [][]byte{soPIN, pin}, func(s *starting, pins [][]byte) (struct{}, error) {
+		return struct{}{}, initialize(opt, s, pins[0], pins[1])
+	}, func(struct{}) {})
+	return err
+}
+
+func initialize(opt Options, s *starting, soPIN, pin []byte) (err error) {
 	m, err := acquire(opt)
 	if err != nil {
 		return err
@@ -41,6 +48,9 @@ func Initialize(opt Options, soPIN, pin []byte) (err error) {
 			return fmt.Errorf("%w: a %s PIN of %d bytes, the device takes from %d to %d",
 				hsm.ErrInput, name, len(p), slot.token.MinPinLen, slot.token.MaxPinLen)
 		}
+	}
+	if err := s.proceed(); err != nil {
+		return err
 	}
 	if !begun {
 		if err := m.initToken(slot.id, soPIN, opt.Label); err != nil {
@@ -100,8 +110,11 @@ func fits(pin []byte, token p11.TokenInfo) bool {
 // Create makes the keys of a node on an initialised token and opens it. hsm.ErrTokenExists if there are any; the errors of
 // Open. The caller wipes pin.
 func Create(opt Options, pin []byte) (*Token, error) {
-	return start(opt, pin, func(t *Token, w p11.SessionHandle) error {
+	return start(opt, pin, "making the keys of a node", func(t *Token, w p11.SessionHandle) error {
 		if err := t.probe(context.Background()); err != nil { // the caller has no context for the start of a process
+			return err
+		}
+		if err := t.starting.proceed(); err != nil {
 			return err
 		}
 		return t.makeNodeKeys(w)
@@ -116,7 +129,7 @@ func Create(opt Options, pin []byte) (*Token, error) {
 //
 // It takes as long as the test of every algorithm: tens of milliseconds with SoftHSM.
 func Open(opt Options, pin []byte) (*Token, error) {
-	return start(opt, pin, func(t *Token, w p11.SessionHandle) error {
+	return start(opt, pin, "opening a token", func(t *Token, w p11.SessionHandle) error {
 		if _, err := t.requireNodeKeys(w); err != nil {
 			return err
 		}
@@ -124,17 +137,23 @@ func Open(opt Options, pin []byte) (*Token, error) {
 	})
 }
 
-// start logs in, lets prepare work, and takes what a token needs for its whole life.
-func start(opt Options, pin []byte, prepare func(*Token, p11.SessionHandle) error) (*Token, error) {
+// start is begin within the time that opt gives it. A token that comes later is closed: nobody has it.
+func start(opt Options, pin []byte, what string, prepare func(*Token, p11.SessionHandle) error) (*Token, error) {
 	if err := opt.validate(); err != nil {
 		return nil, err
 	}
-	opt = opt.withDefaults()
+	return patiently(opt, what, [][]byte{pin}, func(s *starting, pins [][]byte) (*Token, error) {
+		return begin(opt.withDefaults(), s, pins[0], prepare)
+	}, func(t *Token) { _ = t.Close() })
+}
+
+// begin logs in, lets prepare work, and takes what a token needs for its whole life.
+func begin(opt Options, s *starting, pin []byte, prepare func(*Token, p11.SessionHandle) error) (*Token, error) {
 	m, err := acquire(opt)
 	if err != nil {
 		return nil, err
 	}
-	t, err := m.connect(opt, pin)
+	t, err := m.connect(opt, s, pin)
 	if err != nil {
 		return nil, errors.Join(err, m.release())
 	}
@@ -167,13 +186,13 @@ func (t *Token) keepPIN(pin []byte) {
 }
 
 // connect finds the token and logs in.
-func (m *module) connect(opt Options, pin []byte) (*Token, error) {
+func (m *module) connect(opt Options, s *starting, pin []byte) (*Token, error) {
 	found, err := m.find(opt)
 	if err != nil {
 		return nil, err
 	}
 	t := &Token{
-		module: m, opt: opt, log: opt.Logger, serial: trim(found.token.SerialNumber), info: m.describe(found), linked: true,
+		module: m, opt: opt, starting: s, log: opt.Logger, serial: trim(found.token.SerialNumber), info: m.describe(found), linked: true,
 		turns: drain.NewTurns(sealedSession()), step: func(string) error { return nil },
 		losses: make(chan *link, 1), doubts: make(chan struct{}, 1), closing: make(chan struct{}), supervised: make(chan struct{}),
 	}
@@ -200,6 +219,10 @@ func (l *link) logIn(pin []byte, token p11.TokenInfo) error {
 	}
 	root, err := l.openSession()
 	if err != nil {
+		return err
+	}
+	if err := t.starting.proceed(); err != nil {
+		l.closeSession(root)
 		return err
 	}
 	t.log.Debug("logging in", "serial", t.info.Serial) // once per link: devices count wrong PINs

@@ -18,7 +18,8 @@ var (
 	ErrNoKeys = fmt.Errorf("hsm/pkcs11: no keys of a node (%w)", fs.ErrNotExist)
 	// ErrModule: the module does not compute or does not enforce what keys need. The error says what.
 	ErrModule = errors.New("hsm/pkcs11: the module is refused")
-	// ErrHung: Close has given up waiting for a call of the module. What is open stays open until the call returns or the process ends.
+	// ErrHung: Initialize, Create, Open or Close has given up waiting for a call of the module. What is open stays open until the call
+	// returns or the process ends.
 	ErrHung = errors.New("hsm/pkcs11: a call of the module does not return")
 )
 
@@ -40,7 +41,9 @@ type Options struct {
 	Thorough bool
 	// Patience is how long Close waits for calls of the module that are under way; then it gives up (ErrHung). 0: 10 s.
 	Patience time.Duration
-	// After is the clock of what looks after the device: how often it is looked at, and how long a lost one is waited for. nil:
-	// time.After.
+	// Start is how long Initialize, Create and Open wait for the module; then they give up (ErrHung). 0: 5 minutes, an hour if Thorough.
+	Start time.Duration
+	// After is the clock of Start, and of what looks after the device: how often it is looked at, and how long a lost one is waited for.
+	// nil: time.After.
 	After func(time.Duration) <-chan time.Time
 }

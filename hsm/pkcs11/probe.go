@@ -5,8 +5,6 @@ package pkcs11
 import (
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -160,18 +158,11 @@ func (s *session) probeKey(ctx context.Context, a *algorithm) (hsm.WrappedKey, e
 	if err := s.canGenerateRSA(a.bits); err != nil {
 		return hsm.WrappedKey{}, err
 	}
-	der := selftest.RSA(a.bits)
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	der, spki, err := selftest.Pair(a.id)
 	if err != nil {
-		return hsm.WrappedKey{}, fmt.Errorf("the self-test key of %d bits: %w", a.bits, err)
-	}
-	key, ok := parsed.(*rsa.PrivateKey)
-	if !ok {
-		return hsm.WrappedKey{}, fmt.Errorf("the self-test key of %d bits is a %T", a.bits, parsed)
-	}
-	if b.PublicKey, err = hsm.MarshalPublicKey(a.id, x509.MarshalPKCS1PublicKey(&key.PublicKey)); err != nil {
 		return hsm.WrappedKey{}, err
 	}
+	b.PublicKey = spki
 	k := hsm.WrappedKey{Binding: b}
 	if k.Blob, err = keywrap.Wrap(s.probing.Wrap, der); err != nil {
 		return hsm.WrappedKey{}, err
@@ -320,6 +311,7 @@ func (s *session) enforced(targets ...target) error {
 	var violations []string
 	err := s.link.administrative(func(w p11.SessionHandle) error {
 		for _, o := range targets {
+			violations = append(violations, s.attacksByDerivation(w, o)...) // first: an attempt that succeeds may leave the session unusable
 			violations = append(violations, s.attacksOnValue(w, o)...)
 			if o.blob != nil {
 				violations = append(violations, s.attacksByMaster(w, o)...)

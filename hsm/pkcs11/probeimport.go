@@ -12,7 +12,7 @@ import (
 	"github.com/conclave-vault/conclave/hsm/keywrap"
 )
 
-// labelImport is of a key that only the test at start has.
+// labelImport is of a key that lives for one test of the device.
 const labelImport = "conclave-import"
 
 // probeImport shows that a key which was made elsewhere can be taken in: unwrapped under a key that is no master into what cannot be read
@@ -23,6 +23,13 @@ func (s *session) probeImport(a *algorithm, blob []byte) error {
 		return err
 	}
 	defer clear(material)
+	return s.own(func(w p11.SessionHandle) error {
+		return s.token.module.withForeign(w, a, material, func(object p11.ObjectHandle) error { return s.wrapForeign(w, a, object) })
+	})
+}
+
+// withForeign unwraps material under a key that is made for it, into what cannot be read and can be wrapped, and lends the object to f.
+func (m *module) withForeign(w p11.SessionHandle, a *algorithm, material []byte, f func(p11.ObjectHandle) error) (err error) {
 	kek := make([]byte, keySize)
 	defer clear(kek)
 	if _, err := rand.Read(kek); err != nil {
@@ -32,11 +39,6 @@ func (s *session) probeImport(a *algorithm, blob []byte) error {
 	if err != nil {
 		return err
 	}
-	return s.own(func(w p11.SessionHandle) error { return s.importForeign(w, a, kek, foreign) })
-}
-
-func (s *session) importForeign(w p11.SessionHandle, a *algorithm, kek, foreign []byte) (err error) {
-	m := s.token.module
 	opening, release := nested(p11.CKA_UNWRAP_TEMPLATE, rewrapTemplate())
 	defer release()
 	handle, err := m.create(w, masterTemplate(labelImport, nil, false, p11.CKK_AES, kek).
@@ -50,6 +52,11 @@ func (s *session) importForeign(w p11.SessionHandle, a *algorithm, kek, foreign 
 		return fmt.Errorf("CKM_AES_KEY_WRAP_PAD to unwrap an %s key: %w", a.name, check("C_UnwrapKey", err))
 	}
 	defer func() { err = errors.Join(err, m.destroyTransit(w, object)) }()
+	return f(object)
+}
+
+func (s *session) wrapForeign(w p11.SessionHandle, a *algorithm, object p11.ObjectHandle) error {
+	m := s.token.module
 	if err := m.isProtected(w, object, true); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
 	"testing"
 
 	p11 "github.com/miekg/pkcs11"
@@ -104,5 +105,34 @@ func BenchmarkRatio(b *testing.B) {
 			d := direct{ctx, session, object}
 			hsmtest.Compare(b, func() error { return c.ours(key) }, func() error { return c.bare(d) })
 		})
+	}
+}
+
+// BenchmarkOpenBeside is whether opening gets dearer with the number of keys that are open: ours with every check, and the module's alone.
+// CONCLAVE_LONG=1: to 100,000, which take a gigabyte.
+func BenchmarkOpenBeside(b *testing.B) {
+	token, _ := create(b)
+	importInto(b, token, 1, nil)
+	k := generate(b, token, hsm.AES256GCM)
+	unwrap, end, err := token.BareUnwrap(k.Blob)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer end()
+	most, _ := hsmtest.Sizes()
+	all, n := []*hsmtest.Held{}, 0
+	for _, held := range []int{0, 5_000, 20_000, 50_000, 100_000} {
+		if held > most {
+			break
+		}
+		if held > n {
+			all, n = append(all, hsmtest.Hold(b, token, k, held-n)), held
+		}
+		b.Run(fmt.Sprint(held), func(b *testing.B) {
+			hsmtest.Compare(b, func() error { hsmtest.Rounds(b, token, k, 1); return nil }, unwrap)
+		})
+	}
+	for _, h := range all {
+		h.Release(b, func(keyuse.Key) error { return nil })
 	}
 }

@@ -4,11 +4,12 @@ package pkcs11_test
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +43,8 @@ func tokenFolder(t *testing.T, label string) string {
 // moveAway takes a token's folder away, and gives what brings it back.
 func moveAway(t *testing.T, folder string) (back func()) {
 	t.Helper()
-	away := filepath.Join(t.TempDir(), "token")
+	away := filepath.Join(softHSM.away, filepath.Base(folder))
+	t.Cleanup(func() { _ = os.RemoveAll(away) }) // if the test did not bring it back
 	if err := os.Rename(folder, away); err != nil {
 		t.Fatal(err)
 	}
@@ -220,20 +222,15 @@ func TestOtherTokenInItsPlace(t *testing.T) {
 // C_Finalize under a call.
 func TestRebuildingWaitsForCallsUnderWay(t *testing.T) {
 	r := newDevice(t).open(t)
-	before := r.calls(cSign)
-	atomic.StoreUint64(&r.rule[cSign].slow, 400_000)
-	signed := make(chan error, 1)
-	go func() { signed <- opSign.run(t.Context(), r) }()
-	eventually(t, "the slow call has begun", func() bool { return r.calls(cSign) > before })
+	end := r.hang(t, cSign, func() error { return opSign.run(t.Context(), r) })
 	r.fail(cDecrypt, p11.CKR_DEVICE_ERROR, 0, 1)
 	is(t, "decrypt", opDecrypt.run(t.Context(), r), hsm.ErrLost)
 	r.fail(cLogin, p11.CKR_DEVICE_ERROR, 0, 1) // so that the second try finalises
-	r.clock.tick(t, try1)
-	r.clock.tick(t, 2*try1)
-	if err := <-signed; err != nil {
+	if err := end(); err != nil {
 		t.Errorf("the call under way: %v", err)
 	}
-	atomic.StoreUint64(&r.rule[cSign].slow, 0)
+	r.clock.tick(t, try1)
+	r.clock.tick(t, 2*try1)
 	eventually(t, "the token comes back", func() bool { return !r.isLost() })
 	if n := r.calls(cFinalize); n == 0 {
 		t.Error("the module was never finalised: the test shows nothing")
@@ -244,11 +241,7 @@ func TestRebuildingWaitsForCallsUnderWay(t *testing.T) {
 // identity is refused with the reason meanwhile. When it returns after all the token comes back. Close gives up on it, and ends the token later.
 func TestAHungCallHoldsUpNobody(t *testing.T) {
 	r := newDevice(t).open(t)
-	before := r.calls(cSign)
-	atomic.StoreUint64(&r.rule[cSign].slow, 1_500_000)
-	signed := make(chan error, 1)
-	go func() { signed <- opSign.run(t.Context(), r) }()
-	eventually(t, "the slow call has begun", func() bool { return r.calls(cSign) > before })
+	end := r.hang(t, cSign, func() error { return opSign.run(t.Context(), r) })
 	for range 24 {
 		if r.isLost() {
 			t.Fatal("a call of less than two minutes counts as hung")
@@ -266,25 +259,20 @@ func TestAHungCallHoldsUpNobody(t *testing.T) {
 	if n := r.log.count(logLost); n != 1 {
 		t.Errorf("told %d times", n)
 	}
-	if err := <-signed; err != nil {
+	if err := end(); err != nil {
 		t.Errorf("the call, when it returned: %v", err)
 	}
-	atomic.StoreUint64(&r.rule[cSign].slow, 0)
 	r.clock.tick(t, try1)
 	eventually(t, "the token comes back", func() bool { return !r.isLost() })
 	importInto(t, r.Token, 1, nil)
 	r.reopen(t)
 
-	before = r.calls(cSign)
-	atomic.StoreUint64(&r.rule[cSign].slow, 1_500_000)
-	go func() { signed <- opSign.run(t.Context(), r) }()
-	eventually(t, "the slow call has begun", func() bool { return r.calls(cSign) > before })
+	end = r.hang(t, cSign, func() error { return opSign.run(t.Context(), r) })
 	r.Token.SetPatience(100 * time.Millisecond)
 	is(t, "Close", r.Close(), pkcs11.ErrHung)
-	if err := <-signed; err != nil {
+	if err := end(); err != nil {
 		t.Errorf("the call under Close: %v", err)
 	}
-	atomic.StoreUint64(&r.rule[cSign].slow, 0)
 	eventually(t, "what was left behind is ended", func() bool {
 		again, err := pkcs11.Open(r.opt, pin)
 		return err == nil && again.Close() == nil
@@ -294,16 +282,13 @@ func TestAHungCallHoldsUpNobody(t *testing.T) {
 // TestAHungDeviceIsNoticed: one that answers nothing at all does not answer the supervisor either, who must not wait for it like the rest.
 func TestAHungDeviceIsNoticed(t *testing.T) {
 	r := newDevice(t).open(t)
-	before := r.calls(cGetTokenInfo)
-	atomic.StoreUint64(&r.rule[cGetTokenInfo].slow, 1_500_000)
-	r.clock.tick(t, beat)
-	eventually(t, "the look has begun", func() bool { return r.calls(cGetTokenInfo) > before })
+	end := r.hold(t, cGetTokenInfo, func() { r.clock.tick(t, beat) })
 	if r.isLost() {
 		t.Error("a look that takes a moment counts as a loss")
 	}
 	r.clock.tick(t, hung)
 	eventually(t, "the token is given up", r.isLost)
-	atomic.StoreUint64(&r.rule[cGetTokenInfo].slow, 0)
+	end()
 	if err := opSign.run(t.Context(), r); err == nil || !strings.Contains(err.Error(), "has not returned for 2m0s") {
 		t.Errorf("a use: %v", err)
 	}
@@ -323,21 +308,93 @@ func TestEveryCallCanHang(t *testing.T) {
 		cUnwrapKey:   func() error { _, err := w.Rewrap(t.Context(), k); return err },
 		cOpenSession: func() error { _, err := r.BeginRewrap(t.Context(), testMaster(t, 1), testMaster(t, 2)); return err },
 	} {
-		before, done := r.calls(call), make(chan error, 1)
-		atomic.StoreUint64(&r.rule[call].slow, 500_000)
-		go func() { done <- run() }()
-		eventually(t, "the slow call has begun", func() bool { return r.calls(call) > before })
+		end := r.hang(t, call, run)
 		if n := r.UnderWay(); n != 1 {
 			t.Errorf("%d calls under way are watched while call %d runs", n, call)
 		}
-		atomic.StoreUint64(&r.rule[call].slow, 0)
-		if err := <-done; err != nil {
+		if err := end(); err != nil {
 			t.Error(err)
 		}
 	}
 	if n := r.UnderWay(); n != 0 {
 		t.Errorf("%d calls are watched that have returned", n)
 	}
+}
+
+// TestStartOnADeviceThatHangs: initialising, making and opening give up and say what to do; the PIN of a start that was given up is not tried
+// afterwards, nor the token changed, and the next start finds everything as it was.
+func TestStartOnADeviceThatHangs(t *testing.T) {
+	f, clock, logins := withFaults(t), newClock(), 0
+	opt := pkcs11.Options{
+		Module: f.module, Label: fmt.Sprintf("node %d", labels.Add(1)), Environment: softHSM.environment, After: clock.After,
+	}
+	begin := map[string]func() error{
+		"initialising a token":      func() error { return pkcs11.Initialize(opt, soPIN, pin) },
+		"making the keys of a node": func() error { return opened(pkcs11.Create(opt, pin)) },
+		"opening a token":           func() error { return opened(pkcs11.Open(opt, pin)) },
+	}
+	for _, c := range []struct {
+		what   string
+		call   int
+		before int // logins that such a start has made when it is given up
+	}{
+		{"initialising a token", cGetTokenInfo, 0}, {"making the keys of a node", cGetTokenInfo, 0}, {"making the keys of a node", cOpenSession, 0},
+		{"making the keys of a node", cLogin, 1}, {"making the keys of a node", cUnwrapKey, 1}, {"opening a token", cLogin, 1}, {"opening a token", cSign, 1},
+	} {
+		if c.what == "opening a token" {
+			if err := begin["making the keys of a node"](); err != nil && !errors.Is(err, hsm.ErrTokenExists) {
+				t.Fatal(err)
+			}
+		}
+		clock.planned()
+		logins = int(f.calls(cLogin))
+		gaveUp := make(chan error, 1)
+		end := f.hang(t, c.call, func() error { err := begin[c.what](); gaveUp <- err; return nil })
+		clock.tick(t, start)
+		err := <-gaveUp
+		is(t, c.what, err, pkcs11.ErrHung)
+		if err == nil || !containsAll(err.Error(), c.what, f.module, "within 5m0s", "restart") {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "what was begun is ended", func() bool { return pkcs11.Idle(f.module) })
+		if n := int(f.calls(cLogin)) - logins; n != c.before {
+			t.Errorf("%s given up in call %d: %d logins", c.what, c.call, n)
+		}
+		if c.what == "initialising a token" {
+			if err := begin[c.what](); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := begin["opening a token"](); err != nil {
+		t.Errorf("in the end: %v", err)
+	}
+}
+
+// opened closes a token that was opened.
+func opened(token *pkcs11.Token, err error) error {
+	if err != nil {
+		return err
+	}
+	return token.Close()
+}
+
+// TestRebuildingOnADeviceThatHangs is told, and goes on when the device answers.
+func TestRebuildingOnADeviceThatHangs(t *testing.T) {
+	d := newDevice(t)
+	d.fail(cSign, p11.CKR_DEVICE_REMOVED, 0, 1)
+	is(t, "identity", identitySigns(d.Token), hsm.ErrLost)
+	end := d.hold(t, cLogin, func() { d.clock.tick(t, try1) })
+	d.clock.tick(t, hung)
+	eventually(t, "the operator is told", func() bool { return d.log.count(logMute) == 1 })
+	if !d.isLost() {
+		t.Error("the token is back, and the device hangs")
+	}
+	end()
+	eventually(t, "the token comes back", func() bool { return !d.isLost() })
 }
 
 // TestTwoTokensOfAModule: the module is not started anew under a token that works.

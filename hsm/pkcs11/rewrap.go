@@ -28,8 +28,8 @@ func rewrapTemplate() template {
 	return template{attr(p11.CKA_SENSITIVE, true), attr(p11.CKA_EXTRACTABLE, true)}
 }
 
-// rewrapping is a session of its own with two generations of masters, which are used by nothing else. It is a copy of the open
-// master session, so that sealing ends it, and its handles with it.
+// rewrapping is two sessions of its own: one owns two generations of masters and does nothing else, keys are moved on the other, which can be
+// replaced. It is a copy of the open master session, so that sealing ends it, and its handles with it.
 type rewrapping struct {
 	hsm.Redacted
 	*drain.Copy
@@ -38,8 +38,9 @@ type rewrapping struct {
 	from    rewrapSide
 	to      rewrapSide
 
-	mu     sync.Mutex // one key at a time
-	handle p11.SessionHandle
+	owner p11.SessionHandle
+	mu    sync.Mutex // one key at a time
+	work  p11.SessionHandle
 }
 
 type rewrapSide struct {
@@ -65,28 +66,38 @@ func (t *Token) BeginRewrap(ctx context.Context, from, to *hsm.Master) (hsm.Rewr
 	if err := hsm.ValidateRewrap(s.info, from, to); err != nil {
 		return nil, err
 	}
-	handle, err := s.link.ownSession()
-	if err != nil {
-		return nil, fmt.Errorf("rewrap: %w", s.link.fault(err))
-	}
-	r := &rewrapping{session: s, link: s.link, handle: handle}
-	defer s.link.calls.leave(s.link.calls.enter())
-	if err := r.load(from, to); err != nil {
-		s.link.closeSession(handle)
+	r := &rewrapping{session: s, link: s.link}
+	if err := r.start(from, to); err != nil {
+		r.close()
 		return nil, fmt.Errorf("rewrap: %w", s.link.fault(err))
 	}
 	r.Copy = s.Adopt(r.close)
 	return r, nil
 }
 
+func (r *rewrapping) start(from, to *hsm.Master) (err error) {
+	if r.owner, err = r.link.ownSession(); err != nil {
+		return err
+	}
+	if r.work, err = r.link.ownSession(); err != nil {
+		return err
+	}
+	return r.load(from, to)
+}
+
 func (r *rewrapping) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.link.closeSession(r.handle)
+	for _, s := range []p11.SessionHandle{r.work, r.owner} {
+		if s != 0 {
+			r.link.closeSession(s)
+		}
+	}
 }
 
 // load imports the six keys as objects of the session.
 func (r *rewrapping) load(from, to *hsm.Master) error {
+	defer r.link.calls.leave(r.link.calls.enter())
 	r.from.generation, r.from.clusterID = from.Generation, from.ClusterID
 	r.to.generation, r.to.clusterID = to.Generation, to.ClusterID
 	opening, release := nested(p11.CKA_UNWRAP_TEMPLATE, rewrapTemplate())
@@ -109,7 +120,7 @@ func (r *rewrapping) load(from, to *hsm.Master) error {
 		{&r.to.bind, labelRewrapTarget, p11.CKK_GENERIC_SECRET, to.Bind, signs},
 	} {
 		var err error
-		*k.object, err = r.link.token.module.create(r.handle, masterTemplate(k.label, nil, false, k.keyType, k.value).with(k.rights...))
+		*k.object, err = r.link.token.module.create(r.owner, masterTemplate(k.label, nil, false, k.keyType, k.value).with(k.rights...))
 		if err != nil {
 			return fmt.Errorf("importing a key of the %s: %w", k.label, err)
 		}
@@ -124,14 +135,14 @@ func (r *rewrapping) attack(handle p11.ObjectHandle, kek []byte) error {
 		return err
 	}
 	m := r.link.token.module
-	o, err := m.ctx.UnwrapKey(r.handle, mechanism(p11.CKM_AES_KEY_WRAP_PAD), handle, blob, template{
+	o, err := m.ctx.UnwrapKey(r.work, mechanism(p11.CKM_AES_KEY_WRAP_PAD), handle, blob, template{
 		attr(p11.CKA_CLASS, p11.CKO_SECRET_KEY), attr(p11.CKA_KEY_TYPE, p11.CKK_AES), attr(p11.CKA_TOKEN, false),
 		attr(p11.CKA_SENSITIVE, false), attr(p11.CKA_EXTRACTABLE, true),
 	})
 	if err != nil {
 		return nil // as it should
 	}
-	return r.link.token.refused(errors.Join(fmt.Errorf("%w: CKA_UNWRAP_TEMPLATE of a rewrap handle", errNotEnforced), m.destroyTransit(r.handle, o)))
+	return r.link.token.refused(errors.Join(fmt.Errorf("%w: CKA_UNWRAP_TEMPLATE of a rewrap handle", errNotEnforced), m.destroyTransit(r.work, o)))
 }
 
 // End implements hsm.Rewrapping.
@@ -159,16 +170,31 @@ func (r *rewrapping) Rewrap(ctx context.Context, k hsm.WrappedKey) (hsm.WrappedK
 	defer r.link.calls.leave(r.link.calls.enter())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out, err := r.rewrap(ctx, a, k)
+	out, err := r.onGoodSession(func() (hsm.WrappedKey, error) { return r.rewrap(ctx, a, k) })
 	if err != nil {
 		return hsm.WrappedKey{}, r.link.fault(err)
 	}
 	return out, nil
 }
 
+// onGoodSession runs f, and once more on another session if an operation was left active on this one, as pool.lend does.
+func (r *rewrapping) onGoodSession(f func() (hsm.WrappedKey, error)) (out hsm.WrappedKey, err error) {
+	if r.work != 0 {
+		if out, err = f(); classOf(err) != busy {
+			return out, err
+		}
+		r.link.closeSession(r.work)
+	}
+	var again error
+	if r.work, again = r.link.ownSession(); again != nil { // 0: the next key tries again
+		return out, errors.Join(err, again)
+	}
+	return f()
+}
+
 func (r *rewrapping) rewrap(ctx context.Context, a *algorithm, k hsm.WrappedKey) (out hsm.WrappedKey, err error) {
 	m := r.link.token.module
-	mac, err := m.hmac(r.handle, p11.CKM_SHA256_HMAC, r.from.bind, hsm.BindingMessage(k.Binding, k.Blob), macSize)
+	mac, err := m.hmac(r.work, p11.CKM_SHA256_HMAC, r.from.bind, hsm.BindingMessage(k.Binding, k.Blob), macSize)
 	if err != nil {
 		return out, fmt.Errorf("checking a binding: %w", err)
 	}
@@ -180,24 +206,24 @@ func (r *rewrapping) rewrap(ctx context.Context, a *algorithm, k hsm.WrappedKey)
 		return out, err
 	}
 	defer func() {
-		if gone := m.destroyTransit(r.handle, object); err == nil {
+		if gone := m.destroyTransit(r.work, object); err == nil {
 			err = gone
 		}
 	}()
-	err = r.session.judgeBlob(ctx, a, func() error { return m.examine(r.handle, a, object, k.Binding.PublicKey, true) })
+	err = r.session.judgeBlob(ctx, a, func() error { return m.examine(r.work, a, object, k.Binding.PublicKey, true) })
 	if err != nil {
 		return out, err
 	}
 	out.Binding = k.Binding
 	out.Binding.Generation = r.to.generation
-	out.Blob, err = m.ctx.WrapKey(r.handle, mechanism(p11.CKM_AES_KEY_WRAP_PAD), r.to.kek(k.Binding.Exportable), object)
+	out.Blob, err = m.ctx.WrapKey(r.work, mechanism(p11.CKM_AES_KEY_WRAP_PAD), r.to.kek(k.Binding.Exportable), object)
 	if err != nil {
 		return out, fmt.Errorf("CKM_AES_KEY_WRAP_PAD of an %s key: %w", a.name, check("C_WrapKey", err))
 	}
 	if n := len(out.Blob); n < a.minBlob || n > a.maxBlob {
 		return out, fmt.Errorf("CKM_AES_KEY_WRAP_PAD of an %s key gave %d bytes", a.name, n)
 	}
-	out.MAC, err = m.hmac(r.handle, p11.CKM_SHA256_HMAC, r.to.bind, hsm.BindingMessage(out.Binding, out.Blob), macSize)
+	out.MAC, err = m.hmac(r.work, p11.CKM_SHA256_HMAC, r.to.bind, hsm.BindingMessage(out.Binding, out.Blob), macSize)
 	return out, err
 }
 
@@ -205,7 +231,7 @@ func (r *rewrapping) rewrap(ctx context.Context, a *algorithm, k hsm.WrappedKey)
 func (r *rewrapping) unwrap(ctx context.Context, a *algorithm, k hsm.WrappedKey) (object p11.ObjectHandle, err error) {
 	kek, pad := r.from.kek(k.Binding.Exportable), mechanism(p11.CKM_AES_KEY_WRAP_PAD)
 	err = r.session.judgeBlob(ctx, a, func() (err error) {
-		object, err = r.link.token.module.ctx.UnwrapKey(r.handle, pad, kek, k.Blob, a.transitCopy())
+		object, err = r.link.token.module.ctx.UnwrapKey(r.work, pad, kek, k.Blob, a.transitCopy())
 		return check("C_UnwrapKey", err)
 	})
 	return object, err

@@ -107,3 +107,44 @@ func TestRewrapBlamesTheDevice(t *testing.T) {
 		t.Errorf("on a device that works again: %v", err)
 	}
 }
+
+// TestRewrapOnAnActiveSession: the session that a device left an operation active on is replaced, and the key is moved; where that does not
+// help the caller is told, and the next key finds a good session.
+func TestRewrapOnAnActiveSession(t *testing.T) {
+	d := newDevice(t)
+	k := generate(t, d, hsm.ECDSAP256)
+	w, err := d.BeginRewrap(t.Context(), testMaster(t, 1), testMaster(t, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.End()
+	for _, call := range []int{cSign, cSignInit, cUnwrapKey, cWrapKey} {
+		for skip := range uint64(2) { // the binding's MAC, and the proof of possession
+			closed := d.calls(cCloseSession)
+			d.fail(call, p11.CKR_OPERATION_ACTIVE, skip, 1)
+			if _, err := w.Rewrap(t.Context(), k); err != nil {
+				t.Errorf("call %d, after %d: %v", call, skip, err)
+			}
+			if used := d.calls(cCloseSession) - closed; used != 1 && !(call >= cWrapKey && skip == 1) {
+				t.Errorf("call %d, after %d: %d sessions were replaced", call, skip, used)
+			}
+			d.heal()
+		}
+		d.fail(call, p11.CKR_OPERATION_ACTIVE, 0, always)
+		if _, err := w.Rewrap(t.Context(), k); err == nil || d.isLost() || errors.Is(err, hsm.ErrWrappedKey) {
+			t.Errorf("call %d on sessions that are all active: %v", call, err)
+		}
+		d.heal()
+		if _, err := w.Rewrap(t.Context(), k); err != nil {
+			t.Errorf("call %d in the end: %v", call, err)
+		}
+	}
+	wantObjects(t, d.Token, "afterwards", nodeObjects, masterObjects, rewrapObjects)
+	// One that is left active for good, as by a call that was interrupted.
+	if err := d.LeaveRewrapActive(w); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Rewrap(t.Context(), k); err != nil {
+		t.Errorf("on a session with an active operation: %v", err)
+	}
+}

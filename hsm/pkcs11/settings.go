@@ -16,6 +16,10 @@ const (
 	maxSessions = 1024
 	maxLabel    = 32 // CK_TOKEN_INFO
 	maxSerial   = 16
+
+	// startPatience is for cards that draw an RSA key at their first test; thoroughPatience for those that draw one of every size.
+	startPatience    = 5 * time.Minute
+	thoroughPatience = time.Hour
 )
 
 func (o Options) validate() error {
@@ -38,6 +42,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Patience <= 0 {
 		o.Patience = 10 * time.Second
+	}
+	if o.Start <= 0 {
+		o.Start = startPatience
+		if o.Thorough {
+			o.Start = thoroughPatience
+		}
 	}
 	if o.After == nil {
 		o.After = time.After

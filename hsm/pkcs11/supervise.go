@@ -123,7 +123,7 @@ func (t *Token) rebuild(dead *link) bool {
 		case <-t.closing:
 			return false
 		}
-		l, err := t.relink(try > 0)
+		l, err := t.relinkPatiently(try > 0)
 		if err == nil {
 			t.linked = true
 			t.link.Store(l)
@@ -139,6 +139,27 @@ func (t *Token) rebuild(dead *link) bool {
 			told = text
 		}
 	}
+}
+
+// relinkPatiently is relink, and tells the operator if the device does not answer. There is nothing else to do: a second try would wait behind
+// the first.
+func (t *Token) relinkPatiently(restart bool) (*link, error) {
+	var l *link
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		l, err = t.relink(restart)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return l, err
+	case <-t.opt.After(hungBeats * beat):
+	}
+	t.log.Error("the device does not answer while the token is brought back; look at it and its connection, and if that does not help restart the process",
+		"serial", t.info.Serial, "err", errHung)
+	err := <-done
+	return l, err
 }
 
 // isFinal reports what trying again can only make worse: a refused PIN, and a token that is not the one that was opened.

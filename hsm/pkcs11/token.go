@@ -31,11 +31,12 @@ var (
 // Token is a token of a PKCS#11 module. Use Create or Open.
 type Token struct {
 	hsm.Redacted
-	module *module
-	opt    Options
-	serial string // as the device writes it
-	info   hsm.Info
-	log    *slog.Logger
+	module   *module
+	opt      Options
+	starting *starting
+	serial   string // as the device writes it
+	info     hsm.Info
+	log      *slog.Logger
 
 	turns *drain.Turns[*session]
 	link  atomic.Pointer[link] // never nil; the supervisor replaces a lost one

@@ -1,7 +1,9 @@
 package token
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"text/tabwriter"
 
@@ -9,6 +11,7 @@ import (
 
 	"github.com/conclave-vault/conclave/cmd/internal/config"
 	"github.com/conclave-vault/conclave/hsm"
+	"github.com/conclave-vault/conclave/hsm/pkcs11"
 )
 
 // Probe is what a token says of itself after its start-up tests.
@@ -61,6 +64,22 @@ func dash(s string) string {
 	return s
 }
 
+// advised says what to do next about a token that did not open.
+func advised(cfg config.Config, file string, err error) error {
+	switch {
+	case errors.Is(err, hsm.ErrPIN) && cfg.HSM.Type == config.PKCS11Type:
+		return fmt.Errorf("%w; put the token's user PIN where hsm.pin of %s says, and do not try others: devices lock themselves. After a wrong one this "+
+			"command tries none until somebody has logged in: conclave server does, with the right PIN, or the vendor's tool", err, file)
+	case errors.Is(err, hsm.ErrPIN):
+		return fmt.Errorf("%w; put the PIN that the token was made with where hsm.pin of %s says", err, file)
+	case errors.Is(err, pkcs11.ErrNoKeys), errors.Is(err, fs.ErrNotExist) && cfg.HSM.Type == config.SoftType:
+		return fmt.Errorf("%w; the keys of a node are made by conclave init, or by joining with conclave server", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w; correct hsm.pkcs11 of %s, or make the token: conclave hsm init --config %s", err, file, file)
+	}
+	return err
+}
+
 func probeCommand(env Env) *cobra.Command {
 	var file string
 	var thorough bool
@@ -79,7 +98,7 @@ func probeCommand(env Env) *cobra.Command {
 			}
 			t, err := Look(cfg, thorough)
 			if err != nil {
-				return err
+				return advised(cfg, file, err)
 			}
 			p := probe(t)
 			if err := t.Close(); err != nil {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/conclave-vault/conclave/cmd/internal/config"
 	"github.com/conclave-vault/conclave/cmd/internal/token"
 	"github.com/conclave-vault/conclave/hsm"
@@ -112,4 +114,49 @@ func TestWrongPIN(t *testing.T) {
 			t.Errorf("a wrong PIN: %v", err)
 		}
 	}
+}
+
+// shell is a command line of which only errors are looked at.
+type shell struct{}
+
+func (shell) Print(*cobra.Command, any) error { return nil }
+func (shell) Structured() bool                { return true }
+func (shell) Text(string) error               { return nil }
+
+// TestProbeSaysWhatToDoNext: a probe of a token that does not open ends with the next step.
+func TestProbeSaysWhatToDoNext(t *testing.T) {
+	cfg := configuration(t)
+	dir := filepath.Dir(cfg.DataDir)
+	file := filepath.Join(dir, "node.yaml")
+	text := "node: n1\ndata_dir: data\napi: {bind: '127.0.0.1:8200'}\ncluster: {bind: '127.0.0.1:8201'}\nhsm: {pin: {file: pin}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	probe := func() error {
+		cmd := token.Command(shell{})
+		cmd.SetArgs([]string{"probe", "--config", file})
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		return cmd.ExecuteContext(t.Context())
+	}
+	says := func(what string, err, want error, text string) {
+		t.Helper()
+		if !errors.Is(err, want) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v, does not say %q", what, err, text)
+		}
+	}
+	says("no token", probe(), fs.ErrNotExist, "made by conclave init, or by joining with conclave server")
+	tok, err := token.OpenOrCreate(cfg, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tok.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := probe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cfg.HSM.PIN.File, []byte("another pin\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	says("a wrong PIN", probe(), hsm.ErrPIN, "put the PIN that the token was made with where hsm.pin of "+file)
 }
