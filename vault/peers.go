@@ -24,6 +24,7 @@ const (
 
 	kindGenerate = "generate"
 	kindImport   = "import"
+	kindExport   = "export"
 	kindUses     = "uses"
 )
 
@@ -59,6 +60,8 @@ func (v *Vault) HandlePeer(ctx context.Context, from fsm.NodeID, kind string, pa
 		return serve(payload, func(q generateQuery) (fsm.Material, error) { return v.generateNext(ctx, q) })
 	case kindImport:
 		return serve(payload, func(q importQuery) (imported, error) { return v.importHere(ctx, q) })
+	case kindExport:
+		return serve(payload, func(q exportQuery) (Exported, error) { return v.exportHere(ctx, q) })
 	case kindGossip:
 		return serve(payload, func(struct{}) (string, error) { return v.cfg.GossipAddr, nil })
 	default:

@@ -219,6 +219,7 @@ type CreateKeyRequest struct {
 	Description   string                 `protobuf:"bytes,14,opt,name=description,proto3" json:"description,omitempty"`
 	Purpose       string                 `protobuf:"bytes,15,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	Links         []*Link                `protobuf:"bytes,16,rep,name=links,proto3" json:"links,omitempty"`
+	Exportable    bool                   `protobuf:"varint,17,opt,name=exportable,proto3" json:"exportable,omitempty"` // its material can be exported, where its class permits; what was not made so never is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,10 +324,18 @@ func (x *CreateKeyRequest) GetLinks() []*Link {
 	return nil
 }
 
+func (x *CreateKeyRequest) GetExportable() bool {
+	if x != nil {
+		return x.Exportable
+	}
+	return false
+}
+
 type CreateImportKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the key to come
 	Algorithm     string                 `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Form          string                 `protobuf:"bytes,3,opt,name=form,proto3" json:"form,omitempty"` // how the material will be wrapped: ImportKeyReply.form, or in short rsa-aes or ecdh; empty: rsa-aes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,6 +384,13 @@ func (x *CreateImportKeyRequest) GetAlgorithm() string {
 	return ""
 }
 
+func (x *CreateImportKeyRequest) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
 type ImportKeyReply struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -382,7 +398,9 @@ type ImportKeyReply struct {
 	Name      string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	Algorithm string                 `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
 	// How to wrap: "rsa-oaep-sha256+aes256-kwp" is RSA-OAEP (SHA-256, MGF1 over SHA-256, no label) of an ephemeral AES-256 key, followed by the
-	// material under that key by RFC 5649 (CKM_RSA_AES_KEY_WRAP). The material is the raw secret, or PKCS#8 DER.
+	// material under that key by RFC 5649 (CKM_RSA_AES_KEY_WRAP). "ecdh-p256+x963kdf-sha256+aes256-kwp" is an uncompressed ephemeral P-256 point (65
+	// bytes), followed by the material under SHA-256(Z, 00000001, ECC-CMS-SharedInfo for id-aes256-wrap-pad) by RFC 5649 (CKM_ECDH_AES_KEY_WRAP with
+	// CKD_SHA256_KDF). The material is the raw secret, or PKCS#8 DER.
 	Form          string                 `protobuf:"bytes,5,opt,name=form,proto3" json:"form,omitempty"`
 	PublicKey     string                 `protobuf:"bytes,6,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"` // SubjectPublicKeyInfo PEM
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
@@ -545,6 +563,182 @@ func (x *ImportKeyRequest) GetKey() *CreateKeyRequest {
 	return nil
 }
 
+type ExportKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // UUIDv7, chosen by the client; a repeat is the same export
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       uint32                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`    // 0: the primary one
+	Recipient     []byte                 `protobuf:"bytes,4,opt,name=recipient,proto3" json:"recipient,omitempty"` // DER SubjectPublicKeyInfo: RSA from 3072 bits, or P-256
+	Form          string                 `protobuf:"bytes,5,opt,name=form,proto3" json:"form,omitempty"`           // ImportKeyReply.form, or in short rsa-aes or ecdh; empty: that of the recipient's kind of key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportKeyRequest) Reset() {
+	*x = ExportKeyRequest{}
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportKeyRequest) ProtoMessage() {}
+
+func (x *ExportKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportKeyRequest.ProtoReflect.Descriptor instead.
+func (*ExportKeyRequest) Descriptor() ([]byte, []int) {
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ExportKeyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ExportKeyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExportKeyRequest) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExportKeyRequest) GetRecipient() []byte {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
+func (x *ExportKeyRequest) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+type ExportKeyReply struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Key             string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Version         uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Algorithm       string                 `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Form            string                 `protobuf:"bytes,4,opt,name=form,proto3" json:"form,omitempty"`
+	RecipientSha256 string                 `protobuf:"bytes,5,opt,name=recipient_sha256,json=recipientSha256,proto3" json:"recipient_sha256,omitempty"` // of its SubjectPublicKeyInfo, in hex, as the lifecycle log has it
+	Wrapped         []byte                 `protobuf:"bytes,6,opt,name=wrapped,proto3" json:"wrapped,omitempty"`                                        // the raw secret, or PKCS#8 DER, in that form
+	Node            string                 `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`                                              // whose HSM wrapped it
+	Index           uint64                 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"`                                           // of a state that has the export in its log
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ExportKeyReply) Reset() {
+	*x = ExportKeyReply{}
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportKeyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportKeyReply) ProtoMessage() {}
+
+func (x *ExportKeyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportKeyReply.ProtoReflect.Descriptor instead.
+func (*ExportKeyReply) Descriptor() ([]byte, []int) {
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ExportKeyReply) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExportKeyReply) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetRecipientSha256() string {
+	if x != nil {
+		return x.RecipientSha256
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetWrapped() []byte {
+	if x != nil {
+		return x.Wrapped
+	}
+	return nil
+}
+
+func (x *ExportKeyReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ExportKeyReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type GetKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -554,7 +748,7 @@ type GetKeyRequest struct {
 
 func (x *GetKeyRequest) Reset() {
 	*x = GetKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[5]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +760,7 @@ func (x *GetKeyRequest) String() string {
 func (*GetKeyRequest) ProtoMessage() {}
 
 func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[5]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +773,7 @@ func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{5}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetKeyRequest) GetName() string {
@@ -604,7 +798,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[6]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +810,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[6]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +823,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{6}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListKeysRequest) GetPageSize() int32 {
@@ -692,7 +886,7 @@ type ListKeysReply struct {
 
 func (x *ListKeysReply) Reset() {
 	*x = ListKeysReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[7]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +898,7 @@ func (x *ListKeysReply) String() string {
 func (*ListKeysReply) ProtoMessage() {}
 
 func (x *ListKeysReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[7]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +911,7 @@ func (x *ListKeysReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysReply.ProtoReflect.Descriptor instead.
 func (*ListKeysReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{7}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListKeysReply) GetItems() []*Key {
@@ -752,7 +946,7 @@ type KeyHistoryRequest struct {
 
 func (x *KeyHistoryRequest) Reset() {
 	*x = KeyHistoryRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[8]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +958,7 @@ func (x *KeyHistoryRequest) String() string {
 func (*KeyHistoryRequest) ProtoMessage() {}
 
 func (x *KeyHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[8]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +971,7 @@ func (x *KeyHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyHistoryRequest.ProtoReflect.Descriptor instead.
 func (*KeyHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{8}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *KeyHistoryRequest) GetName() string {
@@ -812,7 +1006,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[9]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +1018,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[9]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +1031,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{9}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RotateKeyRequest) GetRequestId() string {
@@ -877,13 +1071,14 @@ type UpdateKeyRequest struct {
 	ActivateAt        *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=activate_at,json=activateAt,proto3" json:"activate_at,omitempty"`
 	DeactivateAt      *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=deactivate_at,json=deactivateAt,proto3" json:"deactivate_at,omitempty"`
 	ClearDeactivateAt bool                   `protobuf:"varint,14,opt,name=clear_deactivate_at,json=clearDeactivateAt,proto3" json:"clear_deactivate_at,omitempty"`
+	NeverExportable   bool                   `protobuf:"varint,15,opt,name=never_exportable,json=neverExportable,proto3" json:"never_exportable,omitempty"` // forbids every export of the key from now on; it cannot be taken back
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *UpdateKeyRequest) Reset() {
 	*x = UpdateKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[10]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1090,7 @@ func (x *UpdateKeyRequest) String() string {
 func (*UpdateKeyRequest) ProtoMessage() {}
 
 func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[10]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1103,7 @@ func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyRequest.ProtoReflect.Descriptor instead.
 func (*UpdateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{10}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateKeyRequest) GetRequestId() string {
@@ -1009,6 +1204,13 @@ func (x *UpdateKeyRequest) GetClearDeactivateAt() bool {
 	return false
 }
 
+func (x *UpdateKeyRequest) GetNeverExportable() bool {
+	if x != nil {
+		return x.NeverExportable
+	}
+	return false
+}
+
 type SetKeyClassRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1021,7 +1223,7 @@ type SetKeyClassRequest struct {
 
 func (x *SetKeyClassRequest) Reset() {
 	*x = SetKeyClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[11]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1235,7 @@ func (x *SetKeyClassRequest) String() string {
 func (*SetKeyClassRequest) ProtoMessage() {}
 
 func (x *SetKeyClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[11]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1248,7 @@ func (x *SetKeyClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKeyClassRequest.ProtoReflect.Descriptor instead.
 func (*SetKeyClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{11}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetKeyClassRequest) GetRequestId() string {
@@ -1088,7 +1290,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[12]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1302,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[12]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1315,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{12}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Link) GetKind() string {
@@ -1145,7 +1347,7 @@ type ChangeKeyRequest struct {
 
 func (x *ChangeKeyRequest) Reset() {
 	*x = ChangeKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[13]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1359,7 @@ func (x *ChangeKeyRequest) String() string {
 func (*ChangeKeyRequest) ProtoMessage() {}
 
 func (x *ChangeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[13]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1372,7 @@ func (x *ChangeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeKeyRequest.ProtoReflect.Descriptor instead.
 func (*ChangeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{13}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ChangeKeyRequest) GetRequestId() string {
@@ -1232,7 +1434,7 @@ type KeyReply struct {
 
 func (x *KeyReply) Reset() {
 	*x = KeyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[14]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1446,7 @@ func (x *KeyReply) String() string {
 func (*KeyReply) ProtoMessage() {}
 
 func (x *KeyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[14]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1459,7 @@ func (x *KeyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyReply.ProtoReflect.Descriptor instead.
 func (*KeyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{14}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KeyReply) GetKey() *Key {
@@ -1293,13 +1495,14 @@ type Key struct {
 	Revision       uint64                 `protobuf:"varint,15,opt,name=revision,proto3" json:"revision,omitempty"`                                    // changes with every change of the key
 	Budget         *KeyBudget             `protobuf:"bytes,34,opt,name=budget,proto3" json:"budget,omitempty"`                                         // absent: the use of the key is not limited
 	UsesKnownSince *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=uses_known_since,json=usesKnownSince,proto3" json:"uses_known_since,omitempty"` // uses before it were not recorded; absent: none is recorded yet
+	Exportable     string                 `protobuf:"bytes,41,opt,name=exportable,proto3" json:"exportable,omitempty"`                                 // yes: its new versions are made so; no; never: that was forbidden for good
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[15]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1514,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[15]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1527,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{15}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Key) GetId() string {
@@ -1446,6 +1649,13 @@ func (x *Key) GetUsesKnownSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Key) GetExportable() string {
+	if x != nil {
+		return x.Exportable
+	}
+	return ""
+}
+
 type KeyVersion struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Version           uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -1469,13 +1679,15 @@ type KeyVersion struct {
 	Encryptions     uint64                 `protobuf:"varint,35,opt,name=encryptions,proto3" json:"encryptions,omitempty"`                                // AES-GCM: made, or reserved by nodes
 	EncryptionBound uint64                 `protobuf:"varint,36,opt,name=encryption_bound,json=encryptionBound,proto3" json:"encryption_bound,omitempty"` // AES-GCM: how many are ever made with this version; it is rotated before
 	Origin          string                 `protobuf:"bytes,40,opt,name=origin,proto3" json:"origin,omitempty"`                                           // generated in a node's HSM, or imported: made elsewhere, and perhaps known there
+	Exportable      bool                   `protobuf:"varint,41,opt,name=exportable,proto3" json:"exportable,omitempty"`                                  // its material was made so; whether it may leave now, state, class and key say too
+	ExportedAt      *timestamppb.Timestamp `protobuf:"bytes,42,opt,name=exported_at,json=exportedAt,proto3" json:"exported_at,omitempty"`                 // it has left, last then; absent: it has not
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[16]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1699,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[16]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1712,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{16}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeyVersion) GetVersion() uint32 {
@@ -1636,6 +1848,20 @@ func (x *KeyVersion) GetOrigin() string {
 	return ""
 }
 
+func (x *KeyVersion) GetExportable() bool {
+	if x != nil {
+		return x.Exportable
+	}
+	return false
+}
+
+func (x *KeyVersion) GetExportedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExportedAt
+	}
+	return nil
+}
+
 // UseLimit is how much a key may be used: every use of its private or secret half counts, verifying does not.
 type UseLimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1649,7 +1875,7 @@ type UseLimit struct {
 
 func (x *UseLimit) Reset() {
 	*x = UseLimit{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[17]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1887,7 @@ func (x *UseLimit) String() string {
 func (*UseLimit) ProtoMessage() {}
 
 func (x *UseLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[17]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1900,7 @@ func (x *UseLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseLimit.ProtoReflect.Descriptor instead.
 func (*UseLimit) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{17}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UseLimit) GetOperations() uint64 {
@@ -1721,7 +1947,7 @@ type KeyBudget struct {
 
 func (x *KeyBudget) Reset() {
 	*x = KeyBudget{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[18]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1959,7 @@ func (x *KeyBudget) String() string {
 func (*KeyBudget) ProtoMessage() {}
 
 func (x *KeyBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[18]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1972,7 @@ func (x *KeyBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyBudget.ProtoReflect.Descriptor instead.
 func (*KeyBudget) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{18}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KeyBudget) GetLimit() *UseLimit {
@@ -1816,7 +2042,7 @@ type Reserve struct {
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[19]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +2054,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[19]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +2067,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{19}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Reserve) GetNode() string {
@@ -1876,7 +2102,7 @@ type SetBudgetRequest struct {
 
 func (x *SetBudgetRequest) Reset() {
 	*x = SetBudgetRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[20]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2114,7 @@ func (x *SetBudgetRequest) String() string {
 func (*SetBudgetRequest) ProtoMessage() {}
 
 func (x *SetBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[20]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2127,7 @@ func (x *SetBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBudgetRequest.ProtoReflect.Descriptor instead.
 func (*SetBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{20}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetBudgetRequest) GetRequestId() string {
@@ -1937,7 +2163,7 @@ type Destruction struct {
 
 func (x *Destruction) Reset() {
 	*x = Destruction{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[21]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2175,7 @@ func (x *Destruction) String() string {
 func (*Destruction) ProtoMessage() {}
 
 func (x *Destruction) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[21]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2188,7 @@ func (x *Destruction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destruction.ProtoReflect.Descriptor instead.
 func (*Destruction) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{21}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Destruction) GetBegunAt() *timestamppb.Timestamp {
@@ -2001,7 +2227,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[22]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2239,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[22]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2252,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{22}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Receipt) GetNode() string {
@@ -2094,7 +2320,7 @@ type Class struct {
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[23]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2332,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[23]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2345,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{23}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Class) GetName() string {
@@ -2288,7 +2514,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[24]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2526,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[24]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2539,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{24}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Budget) GetOperations() uint64 {
@@ -2349,7 +2575,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[25]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2587,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[25]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2600,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{25}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Approval) GetOperation() string {
@@ -2408,7 +2634,7 @@ type CreateClassRequest struct {
 
 func (x *CreateClassRequest) Reset() {
 	*x = CreateClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[26]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2646,7 @@ func (x *CreateClassRequest) String() string {
 func (*CreateClassRequest) ProtoMessage() {}
 
 func (x *CreateClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[26]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2659,7 @@ func (x *CreateClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClassRequest.ProtoReflect.Descriptor instead.
 func (*CreateClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{26}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateClassRequest) GetRequestId() string {
@@ -2459,7 +2685,7 @@ type GetClassRequest struct {
 
 func (x *GetClassRequest) Reset() {
 	*x = GetClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[27]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2697,7 @@ func (x *GetClassRequest) String() string {
 func (*GetClassRequest) ProtoMessage() {}
 
 func (x *GetClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[27]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2710,7 @@ func (x *GetClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClassRequest.ProtoReflect.Descriptor instead.
 func (*GetClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{27}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetClassRequest) GetName() string {
@@ -2504,7 +2730,7 @@ type ClassReply struct {
 
 func (x *ClassReply) Reset() {
 	*x = ClassReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[28]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2742,7 @@ func (x *ClassReply) String() string {
 func (*ClassReply) ProtoMessage() {}
 
 func (x *ClassReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[28]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2755,7 @@ func (x *ClassReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassReply.ProtoReflect.Descriptor instead.
 func (*ClassReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{28}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ClassReply) GetClass() *Class {
@@ -2554,7 +2780,7 @@ type ListClassesRequest struct {
 
 func (x *ListClassesRequest) Reset() {
 	*x = ListClassesRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[29]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2792,7 @@ func (x *ListClassesRequest) String() string {
 func (*ListClassesRequest) ProtoMessage() {}
 
 func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[29]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2805,7 @@ func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesRequest.ProtoReflect.Descriptor instead.
 func (*ListClassesRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{29}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{31}
 }
 
 type ListClassesReply struct {
@@ -2592,7 +2818,7 @@ type ListClassesReply struct {
 
 func (x *ListClassesReply) Reset() {
 	*x = ListClassesReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[30]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2830,7 @@ func (x *ListClassesReply) String() string {
 func (*ListClassesReply) ProtoMessage() {}
 
 func (x *ListClassesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[30]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2843,7 @@ func (x *ListClassesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesReply.ProtoReflect.Descriptor instead.
 func (*ListClassesReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{30}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListClassesReply) GetItems() []*Class {
@@ -2645,7 +2871,7 @@ type UpdateClassRequest struct {
 
 func (x *UpdateClassRequest) Reset() {
 	*x = UpdateClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[31]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2883,7 @@ func (x *UpdateClassRequest) String() string {
 func (*UpdateClassRequest) ProtoMessage() {}
 
 func (x *UpdateClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[31]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2896,7 @@ func (x *UpdateClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClassRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{31}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateClassRequest) GetRequestId() string {
@@ -2704,7 +2930,7 @@ type DeleteClassRequest struct {
 
 func (x *DeleteClassRequest) Reset() {
 	*x = DeleteClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[32]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2942,7 @@ func (x *DeleteClassRequest) String() string {
 func (*DeleteClassRequest) ProtoMessage() {}
 
 func (x *DeleteClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[32]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2955,7 @@ func (x *DeleteClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClassRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{32}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteClassRequest) GetRequestId() string {
@@ -2755,7 +2981,7 @@ type DeleteClassReply struct {
 
 func (x *DeleteClassReply) Reset() {
 	*x = DeleteClassReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[33]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +2993,7 @@ func (x *DeleteClassReply) String() string {
 func (*DeleteClassReply) ProtoMessage() {}
 
 func (x *DeleteClassReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[33]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +3006,7 @@ func (x *DeleteClassReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClassReply.ProtoReflect.Descriptor instead.
 func (*DeleteClassReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{33}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeleteClassReply) GetIndex() uint64 {
@@ -2800,7 +3026,7 @@ type CheckClassRequest struct {
 
 func (x *CheckClassRequest) Reset() {
 	*x = CheckClassRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[34]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +3038,7 @@ func (x *CheckClassRequest) String() string {
 func (*CheckClassRequest) ProtoMessage() {}
 
 func (x *CheckClassRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[34]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +3051,7 @@ func (x *CheckClassRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClassRequest.ProtoReflect.Descriptor instead.
 func (*CheckClassRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{34}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CheckClassRequest) GetClass() *Class {
@@ -2856,7 +3082,7 @@ type CheckClassReply struct {
 
 func (x *CheckClassReply) Reset() {
 	*x = CheckClassReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[35]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3094,7 @@ func (x *CheckClassReply) String() string {
 func (*CheckClassReply) ProtoMessage() {}
 
 func (x *CheckClassReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[35]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3107,7 @@ func (x *CheckClassReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckClassReply.ProtoReflect.Descriptor instead.
 func (*CheckClassReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{35}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CheckClassReply) GetRaised() []string {
@@ -2939,7 +3165,7 @@ type ClassEffect struct {
 
 func (x *ClassEffect) Reset() {
 	*x = ClassEffect{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[36]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3177,7 @@ func (x *ClassEffect) String() string {
 func (*ClassEffect) ProtoMessage() {}
 
 func (x *ClassEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[36]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3190,7 @@ func (x *ClassEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassEffect.ProtoReflect.Descriptor instead.
 func (*ClassEffect) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{36}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClassEffect) GetKey() string {
@@ -3006,7 +3232,7 @@ type Barrier struct {
 
 func (x *Barrier) Reset() {
 	*x = Barrier{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[37]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3244,7 @@ func (x *Barrier) String() string {
 func (*Barrier) ProtoMessage() {}
 
 func (x *Barrier) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[37]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3257,7 @@ func (x *Barrier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Barrier.ProtoReflect.Descriptor instead.
 func (*Barrier) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{37}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Barrier) GetState() string {
@@ -3065,7 +3291,7 @@ type GetPublicKeyRequest struct {
 
 func (x *GetPublicKeyRequest) Reset() {
 	*x = GetPublicKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[38]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3077,7 +3303,7 @@ func (x *GetPublicKeyRequest) String() string {
 func (*GetPublicKeyRequest) ProtoMessage() {}
 
 func (x *GetPublicKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[38]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3090,7 +3316,7 @@ func (x *GetPublicKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPublicKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetPublicKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{38}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetPublicKeyRequest) GetName() string {
@@ -3121,7 +3347,7 @@ type PublicKeyReply struct {
 
 func (x *PublicKeyReply) Reset() {
 	*x = PublicKeyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[39]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3359,7 @@ func (x *PublicKeyReply) String() string {
 func (*PublicKeyReply) ProtoMessage() {}
 
 func (x *PublicKeyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[39]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3372,7 @@ func (x *PublicKeyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublicKeyReply.ProtoReflect.Descriptor instead.
 func (*PublicKeyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{39}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PublicKeyReply) GetKey() string {
@@ -3203,7 +3429,7 @@ type SignRequest struct {
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[40]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +3441,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[40]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +3454,7 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{40}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SignRequest) GetName() string {
@@ -3274,7 +3500,7 @@ type SignReply struct {
 
 func (x *SignReply) Reset() {
 	*x = SignReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[41]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3286,7 +3512,7 @@ func (x *SignReply) String() string {
 func (*SignReply) ProtoMessage() {}
 
 func (x *SignReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[41]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3299,7 +3525,7 @@ func (x *SignReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignReply.ProtoReflect.Descriptor instead.
 func (*SignReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{41}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SignReply) GetKey() string {
@@ -3365,7 +3591,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[42]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3603,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[42]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3616,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{42}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *VerifyRequest) GetName() string {
@@ -3449,7 +3675,7 @@ type VerifyReply struct {
 
 func (x *VerifyReply) Reset() {
 	*x = VerifyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[43]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3687,7 @@ func (x *VerifyReply) String() string {
 func (*VerifyReply) ProtoMessage() {}
 
 func (x *VerifyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[43]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3700,7 @@ func (x *VerifyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReply.ProtoReflect.Descriptor instead.
 func (*VerifyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{43}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VerifyReply) GetValid() bool {
@@ -3529,7 +3755,7 @@ type MacRequest struct {
 
 func (x *MacRequest) Reset() {
 	*x = MacRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[44]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3541,7 +3767,7 @@ func (x *MacRequest) String() string {
 func (*MacRequest) ProtoMessage() {}
 
 func (x *MacRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[44]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3554,7 +3780,7 @@ func (x *MacRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MacRequest.ProtoReflect.Descriptor instead.
 func (*MacRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{44}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *MacRequest) GetName() string {
@@ -3585,7 +3811,7 @@ type MacReply struct {
 
 func (x *MacReply) Reset() {
 	*x = MacReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[45]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3597,7 +3823,7 @@ func (x *MacReply) String() string {
 func (*MacReply) ProtoMessage() {}
 
 func (x *MacReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[45]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3610,7 +3836,7 @@ func (x *MacReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MacReply.ProtoReflect.Descriptor instead.
 func (*MacReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{45}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *MacReply) GetKey() string {
@@ -3667,7 +3893,7 @@ type VerifyMacRequest struct {
 
 func (x *VerifyMacRequest) Reset() {
 	*x = VerifyMacRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[46]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3905,7 @@ func (x *VerifyMacRequest) String() string {
 func (*VerifyMacRequest) ProtoMessage() {}
 
 func (x *VerifyMacRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[46]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3918,7 @@ func (x *VerifyMacRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMacRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMacRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{46}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *VerifyMacRequest) GetName() string {
@@ -3736,7 +3962,7 @@ type EncryptRequest struct {
 
 func (x *EncryptRequest) Reset() {
 	*x = EncryptRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[47]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3748,7 +3974,7 @@ func (x *EncryptRequest) String() string {
 func (*EncryptRequest) ProtoMessage() {}
 
 func (x *EncryptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[47]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3761,7 +3987,7 @@ func (x *EncryptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncryptRequest.ProtoReflect.Descriptor instead.
 func (*EncryptRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{47}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *EncryptRequest) GetName() string {
@@ -3800,7 +4026,7 @@ type EncryptReply struct {
 
 func (x *EncryptReply) Reset() {
 	*x = EncryptReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[48]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3812,7 +4038,7 @@ func (x *EncryptReply) String() string {
 func (*EncryptReply) ProtoMessage() {}
 
 func (x *EncryptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[48]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3825,7 +4051,7 @@ func (x *EncryptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncryptReply.ProtoReflect.Descriptor instead.
 func (*EncryptReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{48}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *EncryptReply) GetKey() string {
@@ -3884,7 +4110,7 @@ type DecryptRequest struct {
 
 func (x *DecryptRequest) Reset() {
 	*x = DecryptRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[49]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +4122,7 @@ func (x *DecryptRequest) String() string {
 func (*DecryptRequest) ProtoMessage() {}
 
 func (x *DecryptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[49]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +4135,7 @@ func (x *DecryptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecryptRequest.ProtoReflect.Descriptor instead.
 func (*DecryptRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{49}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DecryptRequest) GetName() string {
@@ -3960,7 +4186,7 @@ type DecryptReply struct {
 
 func (x *DecryptReply) Reset() {
 	*x = DecryptReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[50]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3972,7 +4198,7 @@ func (x *DecryptReply) String() string {
 func (*DecryptReply) ProtoMessage() {}
 
 func (x *DecryptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[50]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3985,7 +4211,7 @@ func (x *DecryptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecryptReply.ProtoReflect.Descriptor instead.
 func (*DecryptReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{50}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DecryptReply) GetKey() string {
@@ -4023,6 +4249,158 @@ func (x *DecryptReply) GetIndex() uint64 {
 	return 0
 }
 
+type RewrapRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Ciphertext    []byte                 `protobuf:"bytes,2,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	Context       map[string]string      `protobuf:"bytes,3,rep,name=context,proto3" json:"context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // that of the ciphertext, which stays
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapRequest) Reset() {
+	*x = RewrapRequest{}
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapRequest) ProtoMessage() {}
+
+func (x *RewrapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapRequest.ProtoReflect.Descriptor instead.
+func (*RewrapRequest) Descriptor() ([]byte, []int) {
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RewrapRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RewrapRequest) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *RewrapRequest) GetContext() map[string]string {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+type RewrapReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // that it is under now
+	Algorithm     string                 `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Ciphertext    []byte                 `protobuf:"bytes,4,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	Index         uint64                 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
+	FromVersion   uint32                 `protobuf:"varint,7,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"` // that it was under
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewrapReply) Reset() {
+	*x = RewrapReply{}
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewrapReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewrapReply) ProtoMessage() {}
+
+func (x *RewrapReply) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewrapReply.ProtoReflect.Descriptor instead.
+func (*RewrapReply) Descriptor() ([]byte, []int) {
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *RewrapReply) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RewrapReply) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RewrapReply) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *RewrapReply) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *RewrapReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RewrapReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *RewrapReply) GetFromVersion() uint32 {
+	if x != nil {
+		return x.FromVersion
+	}
+	return 0
+}
+
 type GenerateDataKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -4033,7 +4411,7 @@ type GenerateDataKeyRequest struct {
 
 func (x *GenerateDataKeyRequest) Reset() {
 	*x = GenerateDataKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[51]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4045,7 +4423,7 @@ func (x *GenerateDataKeyRequest) String() string {
 func (*GenerateDataKeyRequest) ProtoMessage() {}
 
 func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[51]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4058,7 +4436,7 @@ func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{51}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GenerateDataKeyRequest) GetName() string {
@@ -4089,7 +4467,7 @@ type GenerateDataKeyReply struct {
 
 func (x *GenerateDataKeyReply) Reset() {
 	*x = GenerateDataKeyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[52]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4101,7 +4479,7 @@ func (x *GenerateDataKeyReply) String() string {
 func (*GenerateDataKeyReply) ProtoMessage() {}
 
 func (x *GenerateDataKeyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[52]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4114,7 +4492,7 @@ func (x *GenerateDataKeyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyReply.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{52}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GenerateDataKeyReply) GetKey() string {
@@ -4170,7 +4548,7 @@ type AgreeRequest struct {
 
 func (x *AgreeRequest) Reset() {
 	*x = AgreeRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[53]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4182,7 +4560,7 @@ func (x *AgreeRequest) String() string {
 func (*AgreeRequest) ProtoMessage() {}
 
 func (x *AgreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[53]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4195,7 +4573,7 @@ func (x *AgreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgreeRequest.ProtoReflect.Descriptor instead.
 func (*AgreeRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{53}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AgreeRequest) GetName() string {
@@ -4234,7 +4612,7 @@ type AgreeReply struct {
 
 func (x *AgreeReply) Reset() {
 	*x = AgreeReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[54]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4246,7 +4624,7 @@ func (x *AgreeReply) String() string {
 func (*AgreeReply) ProtoMessage() {}
 
 func (x *AgreeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[54]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4259,7 +4637,7 @@ func (x *AgreeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgreeReply.ProtoReflect.Descriptor instead.
 func (*AgreeReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{54}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AgreeReply) GetKey() string {
@@ -4313,7 +4691,7 @@ type EncapsulateRequest struct {
 
 func (x *EncapsulateRequest) Reset() {
 	*x = EncapsulateRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[55]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4325,7 +4703,7 @@ func (x *EncapsulateRequest) String() string {
 func (*EncapsulateRequest) ProtoMessage() {}
 
 func (x *EncapsulateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[55]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4338,7 +4716,7 @@ func (x *EncapsulateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncapsulateRequest.ProtoReflect.Descriptor instead.
 func (*EncapsulateRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{55}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *EncapsulateRequest) GetName() string {
@@ -4363,7 +4741,7 @@ type EncapsulateReply struct {
 
 func (x *EncapsulateReply) Reset() {
 	*x = EncapsulateReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[56]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4375,7 +4753,7 @@ func (x *EncapsulateReply) String() string {
 func (*EncapsulateReply) ProtoMessage() {}
 
 func (x *EncapsulateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[56]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4388,7 +4766,7 @@ func (x *EncapsulateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncapsulateReply.ProtoReflect.Descriptor instead.
 func (*EncapsulateReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{56}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *EncapsulateReply) GetKey() string {
@@ -4452,7 +4830,7 @@ type DecapsulateRequest struct {
 
 func (x *DecapsulateRequest) Reset() {
 	*x = DecapsulateRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[57]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4464,7 +4842,7 @@ func (x *DecapsulateRequest) String() string {
 func (*DecapsulateRequest) ProtoMessage() {}
 
 func (x *DecapsulateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[57]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4477,7 +4855,7 @@ func (x *DecapsulateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecapsulateRequest.ProtoReflect.Descriptor instead.
 func (*DecapsulateRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{57}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DecapsulateRequest) GetName() string {
@@ -4522,7 +4900,7 @@ type DecapsulateReply struct {
 
 func (x *DecapsulateReply) Reset() {
 	*x = DecapsulateReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[58]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4534,7 +4912,7 @@ func (x *DecapsulateReply) String() string {
 func (*DecapsulateReply) ProtoMessage() {}
 
 func (x *DecapsulateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[58]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4547,7 +4925,7 @@ func (x *DecapsulateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecapsulateReply.ProtoReflect.Descriptor instead.
 func (*DecapsulateReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{58}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DecapsulateReply) GetKey() string {
@@ -4600,7 +4978,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[59]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4612,7 +4990,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[59]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4625,7 +5003,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{59}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{63}
 }
 
 type StatusReply struct {
@@ -4646,7 +5024,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[60]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4658,7 +5036,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[60]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4671,7 +5049,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{60}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -4768,7 +5146,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[61]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +5158,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[61]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +5171,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{61}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *NodeStatus) GetId() string {
@@ -4918,7 +5296,7 @@ type RaiseFeatureLevelRequest struct {
 
 func (x *RaiseFeatureLevelRequest) Reset() {
 	*x = RaiseFeatureLevelRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[62]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4930,7 +5308,7 @@ func (x *RaiseFeatureLevelRequest) String() string {
 func (*RaiseFeatureLevelRequest) ProtoMessage() {}
 
 func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[62]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4943,7 +5321,7 @@ func (x *RaiseFeatureLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevelRequest.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevelRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{62}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RaiseFeatureLevelRequest) GetRequestId() string {
@@ -4970,7 +5348,7 @@ type RaiseFeatureLevelReply struct {
 
 func (x *RaiseFeatureLevelReply) Reset() {
 	*x = RaiseFeatureLevelReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[63]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4982,7 +5360,7 @@ func (x *RaiseFeatureLevelReply) String() string {
 func (*RaiseFeatureLevelReply) ProtoMessage() {}
 
 func (x *RaiseFeatureLevelReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[63]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4995,7 +5373,7 @@ func (x *RaiseFeatureLevelReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevelReply.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevelReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{63}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RaiseFeatureLevelReply) GetFeatureLevel() uint32 {
@@ -5020,7 +5398,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[64]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5032,7 +5410,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[64]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5045,7 +5423,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{64}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{68}
 }
 
 type ListNodesReply struct {
@@ -5058,7 +5436,7 @@ type ListNodesReply struct {
 
 func (x *ListNodesReply) Reset() {
 	*x = ListNodesReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[65]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5070,7 +5448,7 @@ func (x *ListNodesReply) String() string {
 func (*ListNodesReply) ProtoMessage() {}
 
 func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[65]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5083,7 +5461,7 @@ func (x *ListNodesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesReply.ProtoReflect.Descriptor instead.
 func (*ListNodesReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{65}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListNodesReply) GetItems() []*Node {
@@ -5124,7 +5502,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[66]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5136,7 +5514,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[66]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5149,7 +5527,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{66}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Node) GetId() string {
@@ -5279,7 +5657,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[67]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5291,7 +5669,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[67]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5304,7 +5682,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{67}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Capability) GetAlgorithm() string {
@@ -5346,7 +5724,7 @@ type Lack struct {
 
 func (x *Lack) Reset() {
 	*x = Lack{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[68]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5358,7 +5736,7 @@ func (x *Lack) String() string {
 func (*Lack) ProtoMessage() {}
 
 func (x *Lack) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[68]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5371,7 +5749,7 @@ func (x *Lack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lack.ProtoReflect.Descriptor instead.
 func (*Lack) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{68}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Lack) GetAlgorithm() string {
@@ -5399,7 +5777,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[69]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5411,7 +5789,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[69]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5424,7 +5802,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{69}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *CreateJoinTokenRequest) GetRequestId() string {
@@ -5460,7 +5838,7 @@ type CreateJoinTokenReply struct {
 
 func (x *CreateJoinTokenReply) Reset() {
 	*x = CreateJoinTokenReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[70]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5472,7 +5850,7 @@ func (x *CreateJoinTokenReply) String() string {
 func (*CreateJoinTokenReply) ProtoMessage() {}
 
 func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[70]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5485,7 +5863,7 @@ func (x *CreateJoinTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{70}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateJoinTokenReply) GetToken() string {
@@ -5529,7 +5907,7 @@ type IssueCertificateRequest struct {
 
 func (x *IssueCertificateRequest) Reset() {
 	*x = IssueCertificateRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[71]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5541,7 +5919,7 @@ func (x *IssueCertificateRequest) String() string {
 func (*IssueCertificateRequest) ProtoMessage() {}
 
 func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[71]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5554,7 +5932,7 @@ func (x *IssueCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateRequest.ProtoReflect.Descriptor instead.
 func (*IssueCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{71}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *IssueCertificateRequest) GetRequestId() string {
@@ -5604,7 +5982,7 @@ type IssueCertificateReply struct {
 
 func (x *IssueCertificateReply) Reset() {
 	*x = IssueCertificateReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[72]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5616,7 +5994,7 @@ func (x *IssueCertificateReply) String() string {
 func (*IssueCertificateReply) ProtoMessage() {}
 
 func (x *IssueCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[72]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5629,7 +6007,7 @@ func (x *IssueCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueCertificateReply.ProtoReflect.Descriptor instead.
 func (*IssueCertificateReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{72}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *IssueCertificateReply) GetCertificate() []byte {
@@ -5673,7 +6051,7 @@ type RevokeCertificateRequest struct {
 
 func (x *RevokeCertificateRequest) Reset() {
 	*x = RevokeCertificateRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[73]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5685,7 +6063,7 @@ func (x *RevokeCertificateRequest) String() string {
 func (*RevokeCertificateRequest) ProtoMessage() {}
 
 func (x *RevokeCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[73]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5698,7 +6076,7 @@ func (x *RevokeCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RevokeCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{73}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RevokeCertificateRequest) GetRequestId() string {
@@ -5745,7 +6123,7 @@ type RevokeCertificateReply struct {
 
 func (x *RevokeCertificateReply) Reset() {
 	*x = RevokeCertificateReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[74]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5757,7 +6135,7 @@ func (x *RevokeCertificateReply) String() string {
 func (*RevokeCertificateReply) ProtoMessage() {}
 
 func (x *RevokeCertificateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[74]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5770,7 +6148,7 @@ func (x *RevokeCertificateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCertificateReply.ProtoReflect.Descriptor instead.
 func (*RevokeCertificateReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{74}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RevokeCertificateReply) GetIndex() uint64 {
@@ -5790,7 +6168,7 @@ type ListCertificatesRequest struct {
 
 func (x *ListCertificatesRequest) Reset() {
 	*x = ListCertificatesRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[75]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5802,7 +6180,7 @@ func (x *ListCertificatesRequest) String() string {
 func (*ListCertificatesRequest) ProtoMessage() {}
 
 func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[75]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5815,7 +6193,7 @@ func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificatesRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{75}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListCertificatesRequest) GetPageSize() int32 {
@@ -5843,7 +6221,7 @@ type ListCertificatesReply struct {
 
 func (x *ListCertificatesReply) Reset() {
 	*x = ListCertificatesReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[76]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5855,7 +6233,7 @@ func (x *ListCertificatesReply) String() string {
 func (*ListCertificatesReply) ProtoMessage() {}
 
 func (x *ListCertificatesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[76]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5868,7 +6246,7 @@ func (x *ListCertificatesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesReply.ProtoReflect.Descriptor instead.
 func (*ListCertificatesReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{76}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListCertificatesReply) GetItems() []*Certificate {
@@ -5907,7 +6285,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[77]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5919,7 +6297,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[77]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5932,7 +6310,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{77}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Certificate) GetSerial() string {
@@ -5996,7 +6374,7 @@ type ChangeNodeRequest struct {
 
 func (x *ChangeNodeRequest) Reset() {
 	*x = ChangeNodeRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[78]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6008,7 +6386,7 @@ func (x *ChangeNodeRequest) String() string {
 func (*ChangeNodeRequest) ProtoMessage() {}
 
 func (x *ChangeNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[78]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6021,7 +6399,7 @@ func (x *ChangeNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeNodeRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{78}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ChangeNodeRequest) GetRequestId() string {
@@ -6062,7 +6440,7 @@ type ChangeNodeReply struct {
 
 func (x *ChangeNodeReply) Reset() {
 	*x = ChangeNodeReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[79]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6074,7 +6452,7 @@ func (x *ChangeNodeReply) String() string {
 func (*ChangeNodeReply) ProtoMessage() {}
 
 func (x *ChangeNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[79]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6087,7 +6465,7 @@ func (x *ChangeNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeNodeReply.ProtoReflect.Descriptor instead.
 func (*ChangeNodeReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{79}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ChangeNodeReply) GetNode() string {
@@ -6114,7 +6492,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[80]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6126,7 +6504,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[80]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6139,7 +6517,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{80}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *SealRequest) GetRequestId() string {
@@ -6165,7 +6543,7 @@ type SealReply struct {
 
 func (x *SealReply) Reset() {
 	*x = SealReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[81]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6177,7 +6555,7 @@ func (x *SealReply) String() string {
 func (*SealReply) ProtoMessage() {}
 
 func (x *SealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[81]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6190,7 +6568,7 @@ func (x *SealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealReply.ProtoReflect.Descriptor instead.
 func (*SealReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{81}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *SealReply) GetIndex() uint64 {
@@ -6214,7 +6592,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[82]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6226,7 +6604,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[82]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6239,7 +6617,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{82}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *WatchRequest) GetFromLeaf() uint64 {
@@ -6296,7 +6674,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[83]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6308,7 +6686,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[83]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6321,7 +6699,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{83}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *WatchReply) GetItems() []*Event {
@@ -6356,7 +6734,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[84]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6368,7 +6746,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[84]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6381,7 +6759,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{84}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListEventsRequest) GetPageSize() int32 {
@@ -6416,7 +6794,7 @@ type EventList struct {
 
 func (x *EventList) Reset() {
 	*x = EventList{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[85]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6428,7 +6806,7 @@ func (x *EventList) String() string {
 func (*EventList) ProtoMessage() {}
 
 func (x *EventList) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[85]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6441,7 +6819,7 @@ func (x *EventList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventList.ProtoReflect.Descriptor instead.
 func (*EventList) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{85}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *EventList) GetItems() []*Event {
@@ -6486,7 +6864,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[86]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6498,7 +6876,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[86]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6511,7 +6889,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{86}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Event) GetLeaf() uint64 {
@@ -6616,7 +6994,7 @@ type ReadRecordsRequest struct {
 
 func (x *ReadRecordsRequest) Reset() {
 	*x = ReadRecordsRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[87]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6628,7 +7006,7 @@ func (x *ReadRecordsRequest) String() string {
 func (*ReadRecordsRequest) ProtoMessage() {}
 
 func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[87]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6641,7 +7019,7 @@ func (x *ReadRecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordsRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{87}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ReadRecordsRequest) GetNode() string {
@@ -6678,7 +7056,7 @@ type ReadRecordsReply struct {
 
 func (x *ReadRecordsReply) Reset() {
 	*x = ReadRecordsReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[88]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6690,7 +7068,7 @@ func (x *ReadRecordsReply) String() string {
 func (*ReadRecordsReply) ProtoMessage() {}
 
 func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[88]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6703,7 +7081,7 @@ func (x *ReadRecordsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordsReply.ProtoReflect.Descriptor instead.
 func (*ReadRecordsReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{88}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ReadRecordsReply) GetNode() string {
@@ -6752,7 +7130,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[89]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6764,7 +7142,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[89]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6777,7 +7155,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{89}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Record) GetLeaf() uint64 {
@@ -6814,7 +7192,7 @@ type ListUsesRequest struct {
 
 func (x *ListUsesRequest) Reset() {
 	*x = ListUsesRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[90]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6826,7 +7204,7 @@ func (x *ListUsesRequest) String() string {
 func (*ListUsesRequest) ProtoMessage() {}
 
 func (x *ListUsesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[90]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6839,7 +7217,7 @@ func (x *ListUsesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsesRequest.ProtoReflect.Descriptor instead.
 func (*ListUsesRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{90}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ListUsesRequest) GetNode() string {
@@ -6889,7 +7267,7 @@ type ListUsesReply struct {
 
 func (x *ListUsesReply) Reset() {
 	*x = ListUsesReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[91]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6901,7 +7279,7 @@ func (x *ListUsesReply) String() string {
 func (*ListUsesReply) ProtoMessage() {}
 
 func (x *ListUsesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[91]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6914,7 +7292,7 @@ func (x *ListUsesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsesReply.ProtoReflect.Descriptor instead.
 func (*ListUsesReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{91}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ListUsesReply) GetNode() string {
@@ -6969,7 +7347,7 @@ type Use struct {
 
 func (x *Use) Reset() {
 	*x = Use{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[92]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6981,7 +7359,7 @@ func (x *Use) String() string {
 func (*Use) ProtoMessage() {}
 
 func (x *Use) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[92]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6994,7 +7372,7 @@ func (x *Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Use.ProtoReflect.Descriptor instead.
 func (*Use) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{92}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Use) GetSequence() uint64 {
@@ -7110,7 +7488,7 @@ type TreeHeadsRequest struct {
 
 func (x *TreeHeadsRequest) Reset() {
 	*x = TreeHeadsRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[93]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7122,7 +7500,7 @@ func (x *TreeHeadsRequest) String() string {
 func (*TreeHeadsRequest) ProtoMessage() {}
 
 func (x *TreeHeadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[93]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7135,7 +7513,7 @@ func (x *TreeHeadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeHeadsRequest.ProtoReflect.Descriptor instead.
 func (*TreeHeadsRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{93}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{97}
 }
 
 type TreeHeadsReply struct {
@@ -7148,7 +7526,7 @@ type TreeHeadsReply struct {
 
 func (x *TreeHeadsReply) Reset() {
 	*x = TreeHeadsReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[94]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7160,7 +7538,7 @@ func (x *TreeHeadsReply) String() string {
 func (*TreeHeadsReply) ProtoMessage() {}
 
 func (x *TreeHeadsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[94]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7173,7 +7551,7 @@ func (x *TreeHeadsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeHeadsReply.ProtoReflect.Descriptor instead.
 func (*TreeHeadsReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{94}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *TreeHeadsReply) GetHeads() []*TreeHead {
@@ -7203,7 +7581,7 @@ type TreeHead struct {
 
 func (x *TreeHead) Reset() {
 	*x = TreeHead{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[95]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7215,7 +7593,7 @@ func (x *TreeHead) String() string {
 func (*TreeHead) ProtoMessage() {}
 
 func (x *TreeHead) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[95]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7228,7 +7606,7 @@ func (x *TreeHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeHead.ProtoReflect.Descriptor instead.
 func (*TreeHead) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{95}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *TreeHead) GetNode() string {
@@ -7275,7 +7653,7 @@ type GetCheckpointRequest struct {
 
 func (x *GetCheckpointRequest) Reset() {
 	*x = GetCheckpointRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[96]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7287,7 +7665,7 @@ func (x *GetCheckpointRequest) String() string {
 func (*GetCheckpointRequest) ProtoMessage() {}
 
 func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[96]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7300,7 +7678,7 @@ func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{96}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *GetCheckpointRequest) GetFrom() uint64 {
@@ -7326,7 +7704,7 @@ type CheckpointReply struct {
 
 func (x *CheckpointReply) Reset() {
 	*x = CheckpointReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[97]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7338,7 +7716,7 @@ func (x *CheckpointReply) String() string {
 func (*CheckpointReply) ProtoMessage() {}
 
 func (x *CheckpointReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[97]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7351,7 +7729,7 @@ func (x *CheckpointReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointReply.ProtoReflect.Descriptor instead.
 func (*CheckpointReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{97}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *CheckpointReply) GetNote() string {
@@ -7415,7 +7793,7 @@ type ProveKeyRequest struct {
 
 func (x *ProveKeyRequest) Reset() {
 	*x = ProveKeyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[98]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7427,7 +7805,7 @@ func (x *ProveKeyRequest) String() string {
 func (*ProveKeyRequest) ProtoMessage() {}
 
 func (x *ProveKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[98]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7440,7 +7818,7 @@ func (x *ProveKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveKeyRequest.ProtoReflect.Descriptor instead.
 func (*ProveKeyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{98}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ProveKeyRequest) GetName() string {
@@ -7483,7 +7861,7 @@ type ProveKeyReply struct {
 
 func (x *ProveKeyReply) Reset() {
 	*x = ProveKeyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[99]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7495,7 +7873,7 @@ func (x *ProveKeyReply) String() string {
 func (*ProveKeyReply) ProtoMessage() {}
 
 func (x *ProveKeyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[99]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7508,7 +7886,7 @@ func (x *ProveKeyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveKeyReply.ProtoReflect.Descriptor instead.
 func (*ProveKeyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{99}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *ProveKeyReply) GetCheckpoint() *CheckpointReply {
@@ -7550,7 +7928,7 @@ type ProvenRecord struct {
 
 func (x *ProvenRecord) Reset() {
 	*x = ProvenRecord{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[100]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7562,7 +7940,7 @@ func (x *ProvenRecord) String() string {
 func (*ProvenRecord) ProtoMessage() {}
 
 func (x *ProvenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[100]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7575,7 +7953,7 @@ func (x *ProvenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvenRecord.ProtoReflect.Descriptor instead.
 func (*ProvenRecord) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{100}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ProvenRecord) GetLeaf() uint64 {
@@ -7610,7 +7988,7 @@ type Custodian struct {
 
 func (x *Custodian) Reset() {
 	*x = Custodian{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[101]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7622,7 +8000,7 @@ func (x *Custodian) String() string {
 func (*Custodian) ProtoMessage() {}
 
 func (x *Custodian) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[101]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7635,7 +8013,7 @@ func (x *Custodian) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custodian.ProtoReflect.Descriptor instead.
 func (*Custodian) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{101}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Custodian) GetName() string {
@@ -7669,7 +8047,7 @@ type RosterNode struct {
 
 func (x *RosterNode) Reset() {
 	*x = RosterNode{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[102]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7681,7 +8059,7 @@ func (x *RosterNode) String() string {
 func (*RosterNode) ProtoMessage() {}
 
 func (x *RosterNode) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[102]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7694,7 +8072,7 @@ func (x *RosterNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RosterNode.ProtoReflect.Descriptor instead.
 func (*RosterNode) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{102}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *RosterNode) GetId() string {
@@ -7721,7 +8099,7 @@ type RosterSignature struct {
 
 func (x *RosterSignature) Reset() {
 	*x = RosterSignature{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[103]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7733,7 +8111,7 @@ func (x *RosterSignature) String() string {
 func (*RosterSignature) ProtoMessage() {}
 
 func (x *RosterSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[103]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7746,7 +8124,7 @@ func (x *RosterSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RosterSignature.ProtoReflect.Descriptor instead.
 func (*RosterSignature) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{103}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *RosterSignature) GetCustodian() string {
@@ -7778,7 +8156,7 @@ type Roster struct {
 
 func (x *Roster) Reset() {
 	*x = Roster{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[104]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7790,7 +8168,7 @@ func (x *Roster) String() string {
 func (*Roster) ProtoMessage() {}
 
 func (x *Roster) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[104]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7803,7 +8181,7 @@ func (x *Roster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Roster.ProtoReflect.Descriptor instead.
 func (*Roster) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{104}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *Roster) GetVersion() uint32 {
@@ -7867,7 +8245,7 @@ type StartGenesisRequest struct {
 
 func (x *StartGenesisRequest) Reset() {
 	*x = StartGenesisRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[105]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7879,7 +8257,7 @@ func (x *StartGenesisRequest) String() string {
 func (*StartGenesisRequest) ProtoMessage() {}
 
 func (x *StartGenesisRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[105]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7892,7 +8270,7 @@ func (x *StartGenesisRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartGenesisRequest.ProtoReflect.Descriptor instead.
 func (*StartGenesisRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{105}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *StartGenesisRequest) GetRequestId() string {
@@ -7937,7 +8315,7 @@ type CommitEntropyRequest struct {
 
 func (x *CommitEntropyRequest) Reset() {
 	*x = CommitEntropyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[106]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7949,7 +8327,7 @@ func (x *CommitEntropyRequest) String() string {
 func (*CommitEntropyRequest) ProtoMessage() {}
 
 func (x *CommitEntropyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[106]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7962,7 +8340,7 @@ func (x *CommitEntropyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitEntropyRequest.ProtoReflect.Descriptor instead.
 func (*CommitEntropyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{106}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *CommitEntropyRequest) GetRequestId() string {
@@ -8019,7 +8397,7 @@ type RevealEntropyRequest struct {
 
 func (x *RevealEntropyRequest) Reset() {
 	*x = RevealEntropyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[107]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8031,7 +8409,7 @@ func (x *RevealEntropyRequest) String() string {
 func (*RevealEntropyRequest) ProtoMessage() {}
 
 func (x *RevealEntropyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[107]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8044,7 +8422,7 @@ func (x *RevealEntropyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevealEntropyRequest.ProtoReflect.Descriptor instead.
 func (*RevealEntropyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{107}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *RevealEntropyRequest) GetCeremony() string {
@@ -8087,7 +8465,7 @@ type AcknowledgeShareRequest struct {
 
 func (x *AcknowledgeShareRequest) Reset() {
 	*x = AcknowledgeShareRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[108]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8099,7 +8477,7 @@ func (x *AcknowledgeShareRequest) String() string {
 func (*AcknowledgeShareRequest) ProtoMessage() {}
 
 func (x *AcknowledgeShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[108]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8112,7 +8490,7 @@ func (x *AcknowledgeShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeShareRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeShareRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{108}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *AcknowledgeShareRequest) GetRequestId() string {
@@ -8155,7 +8533,7 @@ type StartUnsealRequest struct {
 
 func (x *StartUnsealRequest) Reset() {
 	*x = StartUnsealRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[109]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8167,7 +8545,7 @@ func (x *StartUnsealRequest) String() string {
 func (*StartUnsealRequest) ProtoMessage() {}
 
 func (x *StartUnsealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[109]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8180,7 +8558,7 @@ func (x *StartUnsealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartUnsealRequest.ProtoReflect.Descriptor instead.
 func (*StartUnsealRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{109}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *StartUnsealRequest) GetRequestId() string {
@@ -8221,7 +8599,7 @@ type SealedNodeShare struct {
 
 func (x *SealedNodeShare) Reset() {
 	*x = SealedNodeShare{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[110]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8233,7 +8611,7 @@ func (x *SealedNodeShare) String() string {
 func (*SealedNodeShare) ProtoMessage() {}
 
 func (x *SealedNodeShare) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[110]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8246,7 +8624,7 @@ func (x *SealedNodeShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedNodeShare.ProtoReflect.Descriptor instead.
 func (*SealedNodeShare) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{110}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *SealedNodeShare) GetNode() string {
@@ -8275,7 +8653,7 @@ type SubmitShareRequest struct {
 
 func (x *SubmitShareRequest) Reset() {
 	*x = SubmitShareRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[111]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8287,7 +8665,7 @@ func (x *SubmitShareRequest) String() string {
 func (*SubmitShareRequest) ProtoMessage() {}
 
 func (x *SubmitShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[111]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8300,7 +8678,7 @@ func (x *SubmitShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitShareRequest.ProtoReflect.Descriptor instead.
 func (*SubmitShareRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{111}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *SubmitShareRequest) GetCeremony() string {
@@ -8342,7 +8720,7 @@ type SubmitShareReply struct {
 
 func (x *SubmitShareReply) Reset() {
 	*x = SubmitShareReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[112]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8354,7 +8732,7 @@ func (x *SubmitShareReply) String() string {
 func (*SubmitShareReply) ProtoMessage() {}
 
 func (x *SubmitShareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[112]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8367,7 +8745,7 @@ func (x *SubmitShareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitShareReply.ProtoReflect.Descriptor instead.
 func (*SubmitShareReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{112}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *SubmitShareReply) GetVerdicts() []*NodeVerdict {
@@ -8405,7 +8783,7 @@ type NodeVerdict struct {
 
 func (x *NodeVerdict) Reset() {
 	*x = NodeVerdict{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[113]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8417,7 +8795,7 @@ func (x *NodeVerdict) String() string {
 func (*NodeVerdict) ProtoMessage() {}
 
 func (x *NodeVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[113]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8430,7 +8808,7 @@ func (x *NodeVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeVerdict.ProtoReflect.Descriptor instead.
 func (*NodeVerdict) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{113}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *NodeVerdict) GetNode() string {
@@ -8486,7 +8864,7 @@ type AbortCeremonyRequest struct {
 
 func (x *AbortCeremonyRequest) Reset() {
 	*x = AbortCeremonyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[114]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8498,7 +8876,7 @@ func (x *AbortCeremonyRequest) String() string {
 func (*AbortCeremonyRequest) ProtoMessage() {}
 
 func (x *AbortCeremonyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[114]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8511,7 +8889,7 @@ func (x *AbortCeremonyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortCeremonyRequest.ProtoReflect.Descriptor instead.
 func (*AbortCeremonyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{114}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *AbortCeremonyRequest) GetRequestId() string {
@@ -8547,7 +8925,7 @@ type StartRosterRequest struct {
 
 func (x *StartRosterRequest) Reset() {
 	*x = StartRosterRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[115]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8559,7 +8937,7 @@ func (x *StartRosterRequest) String() string {
 func (*StartRosterRequest) ProtoMessage() {}
 
 func (x *StartRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[115]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8572,7 +8950,7 @@ func (x *StartRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRosterRequest.ProtoReflect.Descriptor instead.
 func (*StartRosterRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{115}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *StartRosterRequest) GetRequestId() string {
@@ -8615,7 +8993,7 @@ type SignRosterRequest struct {
 
 func (x *SignRosterRequest) Reset() {
 	*x = SignRosterRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[116]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8627,7 +9005,7 @@ func (x *SignRosterRequest) String() string {
 func (*SignRosterRequest) ProtoMessage() {}
 
 func (x *SignRosterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[116]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8640,7 +9018,7 @@ func (x *SignRosterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRosterRequest.ProtoReflect.Descriptor instead.
 func (*SignRosterRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{116}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *SignRosterRequest) GetRequestId() string {
@@ -8681,7 +9059,7 @@ type GetCeremonyRequest struct {
 
 func (x *GetCeremonyRequest) Reset() {
 	*x = GetCeremonyRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[117]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8693,7 +9071,7 @@ func (x *GetCeremonyRequest) String() string {
 func (*GetCeremonyRequest) ProtoMessage() {}
 
 func (x *GetCeremonyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[117]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8706,7 +9084,7 @@ func (x *GetCeremonyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCeremonyRequest.ProtoReflect.Descriptor instead.
 func (*GetCeremonyRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{117}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *GetCeremonyRequest) GetId() string {
@@ -8733,7 +9111,7 @@ type CeremonyReply struct {
 
 func (x *CeremonyReply) Reset() {
 	*x = CeremonyReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[118]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8745,7 +9123,7 @@ func (x *CeremonyReply) String() string {
 func (*CeremonyReply) ProtoMessage() {}
 
 func (x *CeremonyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[118]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8758,7 +9136,7 @@ func (x *CeremonyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CeremonyReply.ProtoReflect.Descriptor instead.
 func (*CeremonyReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{118}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *CeremonyReply) GetCeremony() *Ceremony {
@@ -8800,7 +9178,7 @@ type Ceremony struct {
 
 func (x *Ceremony) Reset() {
 	*x = Ceremony{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[119]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8812,7 +9190,7 @@ func (x *Ceremony) String() string {
 func (*Ceremony) ProtoMessage() {}
 
 func (x *Ceremony) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[119]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8825,7 +9203,7 @@ func (x *Ceremony) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ceremony.ProtoReflect.Descriptor instead.
 func (*Ceremony) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{119}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *Ceremony) GetId() string {
@@ -8960,7 +9338,7 @@ type CeremonyStep struct {
 
 func (x *CeremonyStep) Reset() {
 	*x = CeremonyStep{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[120]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8972,7 +9350,7 @@ func (x *CeremonyStep) String() string {
 func (*CeremonyStep) ProtoMessage() {}
 
 func (x *CeremonyStep) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[120]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8985,7 +9363,7 @@ func (x *CeremonyStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CeremonyStep.ProtoReflect.Descriptor instead.
 func (*CeremonyStep) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{120}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *CeremonyStep) GetAt() *timestamppb.Timestamp {
@@ -9035,7 +9413,7 @@ type EntropyCommitment struct {
 
 func (x *EntropyCommitment) Reset() {
 	*x = EntropyCommitment{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[121]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9047,7 +9425,7 @@ func (x *EntropyCommitment) String() string {
 func (*EntropyCommitment) ProtoMessage() {}
 
 func (x *EntropyCommitment) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[121]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9060,7 +9438,7 @@ func (x *EntropyCommitment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntropyCommitment.ProtoReflect.Descriptor instead.
 func (*EntropyCommitment) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{121}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *EntropyCommitment) GetCustodian() string {
@@ -9104,7 +9482,7 @@ type Deal struct {
 
 func (x *Deal) Reset() {
 	*x = Deal{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[122]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9116,7 +9494,7 @@ func (x *Deal) String() string {
 func (*Deal) ProtoMessage() {}
 
 func (x *Deal) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[122]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9129,7 +9507,7 @@ func (x *Deal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deal.ProtoReflect.Descriptor instead.
 func (*Deal) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{122}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *Deal) GetGeneration() uint32 {
@@ -9177,7 +9555,7 @@ type SealedShare struct {
 
 func (x *SealedShare) Reset() {
 	*x = SealedShare{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[123]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9189,7 +9567,7 @@ func (x *SealedShare) String() string {
 func (*SealedShare) ProtoMessage() {}
 
 func (x *SealedShare) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[123]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9202,7 +9580,7 @@ func (x *SealedShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedShare.ProtoReflect.Descriptor instead.
 func (*SealedShare) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{123}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *SealedShare) GetCustodian() string {
@@ -9232,7 +9610,7 @@ type ShareVerdict struct {
 
 func (x *ShareVerdict) Reset() {
 	*x = ShareVerdict{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[124]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9244,7 +9622,7 @@ func (x *ShareVerdict) String() string {
 func (*ShareVerdict) ProtoMessage() {}
 
 func (x *ShareVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[124]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9257,7 +9635,7 @@ func (x *ShareVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareVerdict.ProtoReflect.Descriptor instead.
 func (*ShareVerdict) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{124}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *ShareVerdict) GetCustodian() string {
@@ -9303,7 +9681,7 @@ type GetRostersRequest struct {
 
 func (x *GetRostersRequest) Reset() {
 	*x = GetRostersRequest{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[125]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9315,7 +9693,7 @@ func (x *GetRostersRequest) String() string {
 func (*GetRostersRequest) ProtoMessage() {}
 
 func (x *GetRostersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[125]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9328,7 +9706,7 @@ func (x *GetRostersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRostersRequest.ProtoReflect.Descriptor instead.
 func (*GetRostersRequest) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{125}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{129}
 }
 
 type GetRostersReply struct {
@@ -9343,7 +9721,7 @@ type GetRostersReply struct {
 
 func (x *GetRostersReply) Reset() {
 	*x = GetRostersReply{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[126]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9355,7 +9733,7 @@ func (x *GetRostersReply) String() string {
 func (*GetRostersReply) ProtoMessage() {}
 
 func (x *GetRostersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[126]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9368,7 +9746,7 @@ func (x *GetRostersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRostersReply.ProtoReflect.Descriptor instead.
 func (*GetRostersReply) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{126}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *GetRostersReply) GetClusterId() string {
@@ -9410,7 +9788,7 @@ type Master struct {
 
 func (x *Master) Reset() {
 	*x = Master{}
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[127]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9422,7 +9800,7 @@ func (x *Master) String() string {
 func (*Master) ProtoMessage() {}
 
 func (x *Master) ProtoReflect() protoreflect.Message {
-	mi := &file_transport_vaultpb_vault_proto_msgTypes[127]
+	mi := &file_transport_vaultpb_vault_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9435,7 +9813,7 @@ func (x *Master) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Master.ProtoReflect.Descriptor instead.
 func (*Master) Descriptor() ([]byte, []int) {
-	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{127}
+	return file_transport_vaultpb_vault_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *Master) GetGeneration() uint32 {
@@ -9466,7 +9844,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\x1dtransport/vaultpb/vault.proto\x12\x11conclave.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/duration.proto\"1\n" +
 	"\x05Label\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x94\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xb4\x03\n" +
 	"\x10CreateKeyRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
@@ -9479,10 +9857,14 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\rdeactivate_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fdeactivateAt\x12 \n" +
 	"\vdescription\x18\x0e \x01(\tR\vdescription\x12\x18\n" +
 	"\apurpose\x18\x0f \x01(\tR\apurpose\x12-\n" +
-	"\x05links\x18\x10 \x03(\v2\x17.conclave.vault.v1.LinkR\x05links\"J\n" +
+	"\x05links\x18\x10 \x03(\v2\x17.conclave.vault.v1.LinkR\x05links\x12\x1e\n" +
+	"\n" +
+	"exportable\x18\x11 \x01(\bR\n" +
+	"exportable\"^\n" +
 	"\x16CreateImportKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
-	"\talgorithm\x18\x02 \x01(\tR\talgorithm\"\xea\x01\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12\x12\n" +
+	"\x04form\x18\x03 \x01(\tR\x04form\"\xea\x01\n" +
 	"\x0eImportKeyReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -9500,7 +9882,23 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\n" +
 	"import_key\x18\x02 \x01(\tR\timportKey\x12\x18\n" +
 	"\awrapped\x18\x03 \x01(\fR\awrapped\x125\n" +
-	"\x03key\x18\x04 \x01(\v2#.conclave.vault.v1.CreateKeyRequestR\x03key\"#\n" +
+	"\x03key\x18\x04 \x01(\v2#.conclave.vault.v1.CreateKeyRequestR\x03key\"\x91\x01\n" +
+	"\x10ExportKeyRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\x12\x1c\n" +
+	"\trecipient\x18\x04 \x01(\fR\trecipient\x12\x12\n" +
+	"\x04form\x18\x05 \x01(\tR\x04form\"\xdd\x01\n" +
+	"\x0eExportKeyReply\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x12\n" +
+	"\x04form\x18\x04 \x01(\tR\x04form\x12)\n" +
+	"\x10recipient_sha256\x18\x05 \x01(\tR\x0frecipientSha256\x12\x18\n" +
+	"\awrapped\x18\x06 \x01(\fR\awrapped\x12\x12\n" +
+	"\x04node\x18\a \x01(\tR\x04node\x12\x14\n" +
+	"\x05index\x18\b \x01(\x04R\x05index\"#\n" +
 	"\rGetKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\xcf\x01\n" +
 	"\x0fListKeysRequest\x12\x1b\n" +
@@ -9528,7 +9926,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12;\n" +
 	"\vactivate_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"activateAt\"\x80\x05\n" +
+	"activateAt\"\xab\x05\n" +
 	"\x10UpdateKeyRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x12\n" +
@@ -9547,7 +9945,8 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\vactivate_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"activateAt\x12?\n" +
 	"\rdeactivate_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fdeactivateAt\x12.\n" +
-	"\x13clear_deactivate_at\x18\x0e \x01(\bR\x11clearDeactivateAtB\x0e\n" +
+	"\x13clear_deactivate_at\x18\x0e \x01(\bR\x11clearDeactivateAt\x12)\n" +
+	"\x10never_exportable\x18\x0f \x01(\bR\x0fneverExportableB\x0e\n" +
 	"\f_descriptionB\n" +
 	"\n" +
 	"\b_purposeB\b\n" +
@@ -9573,7 +9972,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\x05after\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05after\"J\n" +
 	"\bKeyReply\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.conclave.vault.v1.KeyR\x03key\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\x93\x05\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\xb3\x05\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -9593,7 +9992,10 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\x05links\x18\x0e \x03(\v2\x17.conclave.vault.v1.LinkR\x05links\x12\x1a\n" +
 	"\brevision\x18\x0f \x01(\x04R\brevision\x124\n" +
 	"\x06budget\x18\" \x01(\v2\x1c.conclave.vault.v1.KeyBudgetR\x06budget\x12D\n" +
-	"\x10uses_known_since\x18# \x01(\v2\x1a.google.protobuf.TimestampR\x0eusesKnownSince\"\xca\a\n" +
+	"\x10uses_known_since\x18# \x01(\v2\x1a.google.protobuf.TimestampR\x0eusesKnownSince\x12\x1e\n" +
+	"\n" +
+	"exportable\x18) \x01(\tR\n" +
+	"exportable\"\xa7\b\n" +
 	"\n" +
 	"KeyVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
@@ -9621,7 +10023,12 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"lastUsedAt\x12 \n" +
 	"\vencryptions\x18# \x01(\x04R\vencryptions\x12)\n" +
 	"\x10encryption_bound\x18$ \x01(\x04R\x0fencryptionBound\x12\x16\n" +
-	"\x06origin\x18( \x01(\tR\x06origin\"\x83\x01\n" +
+	"\x06origin\x18( \x01(\tR\x06origin\x12\x1e\n" +
+	"\n" +
+	"exportable\x18) \x01(\bR\n" +
+	"exportable\x12;\n" +
+	"\vexported_at\x18* \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"exportedAt\"\x83\x01\n" +
 	"\bUseLimit\x12\x1e\n" +
 	"\n" +
 	"operations\x18\x01 \x01(\x04R\n" +
@@ -9829,7 +10236,26 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1c\n" +
 	"\tplaintext\x18\x03 \x01(\fR\tplaintext\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x14\n" +
-	"\x05index\x18\x05 \x01(\x04R\x05index\"\xba\x01\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\"\xc8\x01\n" +
+	"\rRewrapRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\x02 \x01(\fR\n" +
+	"ciphertext\x12G\n" +
+	"\acontext\x18\x03 \x03(\v2-.conclave.vault.v1.RewrapRequest.ContextEntryR\acontext\x1a:\n" +
+	"\fContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x01\n" +
+	"\vRewrapReply\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1c\n" +
+	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\x04 \x01(\fR\n" +
+	"ciphertext\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\x12!\n" +
+	"\ffrom_version\x18\a \x01(\rR\vfromVersion\"\xba\x01\n" +
 	"\x16GenerateDataKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12P\n" +
 	"\acontext\x18\x02 \x03(\v26.conclave.vault.v1.GenerateDataKeyRequest.ContextEntryR\acontext\x1a:\n" +
@@ -10334,7 +10760,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\x17NODE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11NODE_ACTION_DRAIN\x10\x01\x12\x17\n" +
 	"\x13NODE_ACTION_UNDRAIN\x10\x02\x12\x16\n" +
-	"\x12NODE_ACTION_REMOVE\x10\x032\xdc\a\n" +
+	"\x12NODE_ACTION_REMOVE\x10\x032\xb1\b\n" +
 	"\x04Keys\x12M\n" +
 	"\tCreateKey\x12#.conclave.vault.v1.CreateKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12G\n" +
 	"\x06GetKey\x12 .conclave.vault.v1.GetKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12P\n" +
@@ -10348,7 +10774,8 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\tUpdateKey\x12#.conclave.vault.v1.UpdateKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12Q\n" +
 	"\vSetKeyClass\x12%.conclave.vault.v1.SetKeyClassRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12_\n" +
 	"\x0fCreateImportKey\x12).conclave.vault.v1.CreateImportKeyRequest\x1a!.conclave.vault.v1.ImportKeyReply\x12M\n" +
-	"\tImportKey\x12#.conclave.vault.v1.ImportKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply2\x90\x04\n" +
+	"\tImportKey\x12#.conclave.vault.v1.ImportKeyRequest\x1a\x1b.conclave.vault.v1.KeyReply\x12S\n" +
+	"\tExportKey\x12#.conclave.vault.v1.ExportKeyRequest\x1a!.conclave.vault.v1.ExportKeyReply2\x90\x04\n" +
 	"\aClasses\x12S\n" +
 	"\vCreateClass\x12%.conclave.vault.v1.CreateClassRequest\x1a\x1d.conclave.vault.v1.ClassReply\x12M\n" +
 	"\bGetClass\x12\".conclave.vault.v1.GetClassRequest\x1a\x1d.conclave.vault.v1.ClassReply\x12Y\n" +
@@ -10356,7 +10783,7 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\vUpdateClass\x12%.conclave.vault.v1.UpdateClassRequest\x1a\x1d.conclave.vault.v1.ClassReply\x12Y\n" +
 	"\vDeleteClass\x12%.conclave.vault.v1.DeleteClassRequest\x1a#.conclave.vault.v1.DeleteClassReply\x12V\n" +
 	"\n" +
-	"CheckClass\x12$.conclave.vault.v1.CheckClassRequest\x1a\".conclave.vault.v1.CheckClassReply2\xb3\x06\n" +
+	"CheckClass\x12$.conclave.vault.v1.CheckClassRequest\x1a\".conclave.vault.v1.CheckClassReply2\xff\x06\n" +
 	"\x06Crypto\x12D\n" +
 	"\x04Sign\x12\x1e.conclave.vault.v1.SignRequest\x1a\x1c.conclave.vault.v1.SignReply\x12J\n" +
 	"\x06Verify\x12 .conclave.vault.v1.VerifyRequest\x1a\x1e.conclave.vault.v1.VerifyReply\x12A\n" +
@@ -10364,7 +10791,8 @@ const file_transport_vaultpb_vault_proto_rawDesc = "" +
 	"\tVerifyMac\x12#.conclave.vault.v1.VerifyMacRequest\x1a\x1e.conclave.vault.v1.VerifyReply\x12M\n" +
 	"\aEncrypt\x12!.conclave.vault.v1.EncryptRequest\x1a\x1f.conclave.vault.v1.EncryptReply\x12M\n" +
 	"\aDecrypt\x12!.conclave.vault.v1.DecryptRequest\x1a\x1f.conclave.vault.v1.DecryptReply\x12e\n" +
-	"\x0fGenerateDataKey\x12).conclave.vault.v1.GenerateDataKeyRequest\x1a'.conclave.vault.v1.GenerateDataKeyReply\x12G\n" +
+	"\x0fGenerateDataKey\x12).conclave.vault.v1.GenerateDataKeyRequest\x1a'.conclave.vault.v1.GenerateDataKeyReply\x12J\n" +
+	"\x06Rewrap\x12 .conclave.vault.v1.RewrapRequest\x1a\x1e.conclave.vault.v1.RewrapReply\x12G\n" +
 	"\x05Agree\x12\x1f.conclave.vault.v1.AgreeRequest\x1a\x1d.conclave.vault.v1.AgreeReply\x12Y\n" +
 	"\vEncapsulate\x12%.conclave.vault.v1.EncapsulateRequest\x1a#.conclave.vault.v1.EncapsulateReply\x12Y\n" +
 	"\vDecapsulate\x12%.conclave.vault.v1.DecapsulateRequest\x1a#.conclave.vault.v1.DecapsulateReply2\xdd\x06\n" +
@@ -10417,7 +10845,7 @@ func file_transport_vaultpb_vault_proto_rawDescGZIP() []byte {
 }
 
 var file_transport_vaultpb_vault_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_transport_vaultpb_vault_proto_msgTypes = make([]protoimpl.MessageInfo, 131)
+var file_transport_vaultpb_vault_proto_msgTypes = make([]protoimpl.MessageInfo, 136)
 var file_transport_vaultpb_vault_proto_goTypes = []any{
 	(KeyAction)(0),                   // 0: conclave.vault.v1.KeyAction
 	(NodeAction)(0),                  // 1: conclave.vault.v1.NodeAction
@@ -10426,361 +10854,372 @@ var file_transport_vaultpb_vault_proto_goTypes = []any{
 	(*CreateImportKeyRequest)(nil),   // 4: conclave.vault.v1.CreateImportKeyRequest
 	(*ImportKeyReply)(nil),           // 5: conclave.vault.v1.ImportKeyReply
 	(*ImportKeyRequest)(nil),         // 6: conclave.vault.v1.ImportKeyRequest
-	(*GetKeyRequest)(nil),            // 7: conclave.vault.v1.GetKeyRequest
-	(*ListKeysRequest)(nil),          // 8: conclave.vault.v1.ListKeysRequest
-	(*ListKeysReply)(nil),            // 9: conclave.vault.v1.ListKeysReply
-	(*KeyHistoryRequest)(nil),        // 10: conclave.vault.v1.KeyHistoryRequest
-	(*RotateKeyRequest)(nil),         // 11: conclave.vault.v1.RotateKeyRequest
-	(*UpdateKeyRequest)(nil),         // 12: conclave.vault.v1.UpdateKeyRequest
-	(*SetKeyClassRequest)(nil),       // 13: conclave.vault.v1.SetKeyClassRequest
-	(*Link)(nil),                     // 14: conclave.vault.v1.Link
-	(*ChangeKeyRequest)(nil),         // 15: conclave.vault.v1.ChangeKeyRequest
-	(*KeyReply)(nil),                 // 16: conclave.vault.v1.KeyReply
-	(*Key)(nil),                      // 17: conclave.vault.v1.Key
-	(*KeyVersion)(nil),               // 18: conclave.vault.v1.KeyVersion
-	(*UseLimit)(nil),                 // 19: conclave.vault.v1.UseLimit
-	(*KeyBudget)(nil),                // 20: conclave.vault.v1.KeyBudget
-	(*Reserve)(nil),                  // 21: conclave.vault.v1.Reserve
-	(*SetBudgetRequest)(nil),         // 22: conclave.vault.v1.SetBudgetRequest
-	(*Destruction)(nil),              // 23: conclave.vault.v1.Destruction
-	(*Receipt)(nil),                  // 24: conclave.vault.v1.Receipt
-	(*Class)(nil),                    // 25: conclave.vault.v1.Class
-	(*Budget)(nil),                   // 26: conclave.vault.v1.Budget
-	(*Approval)(nil),                 // 27: conclave.vault.v1.Approval
-	(*CreateClassRequest)(nil),       // 28: conclave.vault.v1.CreateClassRequest
-	(*GetClassRequest)(nil),          // 29: conclave.vault.v1.GetClassRequest
-	(*ClassReply)(nil),               // 30: conclave.vault.v1.ClassReply
-	(*ListClassesRequest)(nil),       // 31: conclave.vault.v1.ListClassesRequest
-	(*ListClassesReply)(nil),         // 32: conclave.vault.v1.ListClassesReply
-	(*UpdateClassRequest)(nil),       // 33: conclave.vault.v1.UpdateClassRequest
-	(*DeleteClassRequest)(nil),       // 34: conclave.vault.v1.DeleteClassRequest
-	(*DeleteClassReply)(nil),         // 35: conclave.vault.v1.DeleteClassReply
-	(*CheckClassRequest)(nil),        // 36: conclave.vault.v1.CheckClassRequest
-	(*CheckClassReply)(nil),          // 37: conclave.vault.v1.CheckClassReply
-	(*ClassEffect)(nil),              // 38: conclave.vault.v1.ClassEffect
-	(*Barrier)(nil),                  // 39: conclave.vault.v1.Barrier
-	(*GetPublicKeyRequest)(nil),      // 40: conclave.vault.v1.GetPublicKeyRequest
-	(*PublicKeyReply)(nil),           // 41: conclave.vault.v1.PublicKeyReply
-	(*SignRequest)(nil),              // 42: conclave.vault.v1.SignRequest
-	(*SignReply)(nil),                // 43: conclave.vault.v1.SignReply
-	(*VerifyRequest)(nil),            // 44: conclave.vault.v1.VerifyRequest
-	(*VerifyReply)(nil),              // 45: conclave.vault.v1.VerifyReply
-	(*MacRequest)(nil),               // 46: conclave.vault.v1.MacRequest
-	(*MacReply)(nil),                 // 47: conclave.vault.v1.MacReply
-	(*VerifyMacRequest)(nil),         // 48: conclave.vault.v1.VerifyMacRequest
-	(*EncryptRequest)(nil),           // 49: conclave.vault.v1.EncryptRequest
-	(*EncryptReply)(nil),             // 50: conclave.vault.v1.EncryptReply
-	(*DecryptRequest)(nil),           // 51: conclave.vault.v1.DecryptRequest
-	(*DecryptReply)(nil),             // 52: conclave.vault.v1.DecryptReply
-	(*GenerateDataKeyRequest)(nil),   // 53: conclave.vault.v1.GenerateDataKeyRequest
-	(*GenerateDataKeyReply)(nil),     // 54: conclave.vault.v1.GenerateDataKeyReply
-	(*AgreeRequest)(nil),             // 55: conclave.vault.v1.AgreeRequest
-	(*AgreeReply)(nil),               // 56: conclave.vault.v1.AgreeReply
-	(*EncapsulateRequest)(nil),       // 57: conclave.vault.v1.EncapsulateRequest
-	(*EncapsulateReply)(nil),         // 58: conclave.vault.v1.EncapsulateReply
-	(*DecapsulateRequest)(nil),       // 59: conclave.vault.v1.DecapsulateRequest
-	(*DecapsulateReply)(nil),         // 60: conclave.vault.v1.DecapsulateReply
-	(*StatusRequest)(nil),            // 61: conclave.vault.v1.StatusRequest
-	(*StatusReply)(nil),              // 62: conclave.vault.v1.StatusReply
-	(*NodeStatus)(nil),               // 63: conclave.vault.v1.NodeStatus
-	(*RaiseFeatureLevelRequest)(nil), // 64: conclave.vault.v1.RaiseFeatureLevelRequest
-	(*RaiseFeatureLevelReply)(nil),   // 65: conclave.vault.v1.RaiseFeatureLevelReply
-	(*ListNodesRequest)(nil),         // 66: conclave.vault.v1.ListNodesRequest
-	(*ListNodesReply)(nil),           // 67: conclave.vault.v1.ListNodesReply
-	(*Node)(nil),                     // 68: conclave.vault.v1.Node
-	(*Capability)(nil),               // 69: conclave.vault.v1.Capability
-	(*Lack)(nil),                     // 70: conclave.vault.v1.Lack
-	(*CreateJoinTokenRequest)(nil),   // 71: conclave.vault.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenReply)(nil),     // 72: conclave.vault.v1.CreateJoinTokenReply
-	(*IssueCertificateRequest)(nil),  // 73: conclave.vault.v1.IssueCertificateRequest
-	(*IssueCertificateReply)(nil),    // 74: conclave.vault.v1.IssueCertificateReply
-	(*RevokeCertificateRequest)(nil), // 75: conclave.vault.v1.RevokeCertificateRequest
-	(*RevokeCertificateReply)(nil),   // 76: conclave.vault.v1.RevokeCertificateReply
-	(*ListCertificatesRequest)(nil),  // 77: conclave.vault.v1.ListCertificatesRequest
-	(*ListCertificatesReply)(nil),    // 78: conclave.vault.v1.ListCertificatesReply
-	(*Certificate)(nil),              // 79: conclave.vault.v1.Certificate
-	(*ChangeNodeRequest)(nil),        // 80: conclave.vault.v1.ChangeNodeRequest
-	(*ChangeNodeReply)(nil),          // 81: conclave.vault.v1.ChangeNodeReply
-	(*SealRequest)(nil),              // 82: conclave.vault.v1.SealRequest
-	(*SealReply)(nil),                // 83: conclave.vault.v1.SealReply
-	(*WatchRequest)(nil),             // 84: conclave.vault.v1.WatchRequest
-	(*WatchReply)(nil),               // 85: conclave.vault.v1.WatchReply
-	(*ListEventsRequest)(nil),        // 86: conclave.vault.v1.ListEventsRequest
-	(*EventList)(nil),                // 87: conclave.vault.v1.EventList
-	(*Event)(nil),                    // 88: conclave.vault.v1.Event
-	(*ReadRecordsRequest)(nil),       // 89: conclave.vault.v1.ReadRecordsRequest
-	(*ReadRecordsReply)(nil),         // 90: conclave.vault.v1.ReadRecordsReply
-	(*Record)(nil),                   // 91: conclave.vault.v1.Record
-	(*ListUsesRequest)(nil),          // 92: conclave.vault.v1.ListUsesRequest
-	(*ListUsesReply)(nil),            // 93: conclave.vault.v1.ListUsesReply
-	(*Use)(nil),                      // 94: conclave.vault.v1.Use
-	(*TreeHeadsRequest)(nil),         // 95: conclave.vault.v1.TreeHeadsRequest
-	(*TreeHeadsReply)(nil),           // 96: conclave.vault.v1.TreeHeadsReply
-	(*TreeHead)(nil),                 // 97: conclave.vault.v1.TreeHead
-	(*GetCheckpointRequest)(nil),     // 98: conclave.vault.v1.GetCheckpointRequest
-	(*CheckpointReply)(nil),          // 99: conclave.vault.v1.CheckpointReply
-	(*ProveKeyRequest)(nil),          // 100: conclave.vault.v1.ProveKeyRequest
-	(*ProveKeyReply)(nil),            // 101: conclave.vault.v1.ProveKeyReply
-	(*ProvenRecord)(nil),             // 102: conclave.vault.v1.ProvenRecord
-	(*Custodian)(nil),                // 103: conclave.vault.v1.Custodian
-	(*RosterNode)(nil),               // 104: conclave.vault.v1.RosterNode
-	(*RosterSignature)(nil),          // 105: conclave.vault.v1.RosterSignature
-	(*Roster)(nil),                   // 106: conclave.vault.v1.Roster
-	(*StartGenesisRequest)(nil),      // 107: conclave.vault.v1.StartGenesisRequest
-	(*CommitEntropyRequest)(nil),     // 108: conclave.vault.v1.CommitEntropyRequest
-	(*RevealEntropyRequest)(nil),     // 109: conclave.vault.v1.RevealEntropyRequest
-	(*AcknowledgeShareRequest)(nil),  // 110: conclave.vault.v1.AcknowledgeShareRequest
-	(*StartUnsealRequest)(nil),       // 111: conclave.vault.v1.StartUnsealRequest
-	(*SealedNodeShare)(nil),          // 112: conclave.vault.v1.SealedNodeShare
-	(*SubmitShareRequest)(nil),       // 113: conclave.vault.v1.SubmitShareRequest
-	(*SubmitShareReply)(nil),         // 114: conclave.vault.v1.SubmitShareReply
-	(*NodeVerdict)(nil),              // 115: conclave.vault.v1.NodeVerdict
-	(*AbortCeremonyRequest)(nil),     // 116: conclave.vault.v1.AbortCeremonyRequest
-	(*StartRosterRequest)(nil),       // 117: conclave.vault.v1.StartRosterRequest
-	(*SignRosterRequest)(nil),        // 118: conclave.vault.v1.SignRosterRequest
-	(*GetCeremonyRequest)(nil),       // 119: conclave.vault.v1.GetCeremonyRequest
-	(*CeremonyReply)(nil),            // 120: conclave.vault.v1.CeremonyReply
-	(*Ceremony)(nil),                 // 121: conclave.vault.v1.Ceremony
-	(*CeremonyStep)(nil),             // 122: conclave.vault.v1.CeremonyStep
-	(*EntropyCommitment)(nil),        // 123: conclave.vault.v1.EntropyCommitment
-	(*Deal)(nil),                     // 124: conclave.vault.v1.Deal
-	(*SealedShare)(nil),              // 125: conclave.vault.v1.SealedShare
-	(*ShareVerdict)(nil),             // 126: conclave.vault.v1.ShareVerdict
-	(*GetRostersRequest)(nil),        // 127: conclave.vault.v1.GetRostersRequest
-	(*GetRostersReply)(nil),          // 128: conclave.vault.v1.GetRostersReply
-	(*Master)(nil),                   // 129: conclave.vault.v1.Master
-	nil,                              // 130: conclave.vault.v1.EncryptRequest.ContextEntry
-	nil,                              // 131: conclave.vault.v1.DecryptRequest.ContextEntry
-	nil,                              // 132: conclave.vault.v1.GenerateDataKeyRequest.ContextEntry
-	(*timestamppb.Timestamp)(nil),    // 133: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 134: google.protobuf.Duration
+	(*ExportKeyRequest)(nil),         // 7: conclave.vault.v1.ExportKeyRequest
+	(*ExportKeyReply)(nil),           // 8: conclave.vault.v1.ExportKeyReply
+	(*GetKeyRequest)(nil),            // 9: conclave.vault.v1.GetKeyRequest
+	(*ListKeysRequest)(nil),          // 10: conclave.vault.v1.ListKeysRequest
+	(*ListKeysReply)(nil),            // 11: conclave.vault.v1.ListKeysReply
+	(*KeyHistoryRequest)(nil),        // 12: conclave.vault.v1.KeyHistoryRequest
+	(*RotateKeyRequest)(nil),         // 13: conclave.vault.v1.RotateKeyRequest
+	(*UpdateKeyRequest)(nil),         // 14: conclave.vault.v1.UpdateKeyRequest
+	(*SetKeyClassRequest)(nil),       // 15: conclave.vault.v1.SetKeyClassRequest
+	(*Link)(nil),                     // 16: conclave.vault.v1.Link
+	(*ChangeKeyRequest)(nil),         // 17: conclave.vault.v1.ChangeKeyRequest
+	(*KeyReply)(nil),                 // 18: conclave.vault.v1.KeyReply
+	(*Key)(nil),                      // 19: conclave.vault.v1.Key
+	(*KeyVersion)(nil),               // 20: conclave.vault.v1.KeyVersion
+	(*UseLimit)(nil),                 // 21: conclave.vault.v1.UseLimit
+	(*KeyBudget)(nil),                // 22: conclave.vault.v1.KeyBudget
+	(*Reserve)(nil),                  // 23: conclave.vault.v1.Reserve
+	(*SetBudgetRequest)(nil),         // 24: conclave.vault.v1.SetBudgetRequest
+	(*Destruction)(nil),              // 25: conclave.vault.v1.Destruction
+	(*Receipt)(nil),                  // 26: conclave.vault.v1.Receipt
+	(*Class)(nil),                    // 27: conclave.vault.v1.Class
+	(*Budget)(nil),                   // 28: conclave.vault.v1.Budget
+	(*Approval)(nil),                 // 29: conclave.vault.v1.Approval
+	(*CreateClassRequest)(nil),       // 30: conclave.vault.v1.CreateClassRequest
+	(*GetClassRequest)(nil),          // 31: conclave.vault.v1.GetClassRequest
+	(*ClassReply)(nil),               // 32: conclave.vault.v1.ClassReply
+	(*ListClassesRequest)(nil),       // 33: conclave.vault.v1.ListClassesRequest
+	(*ListClassesReply)(nil),         // 34: conclave.vault.v1.ListClassesReply
+	(*UpdateClassRequest)(nil),       // 35: conclave.vault.v1.UpdateClassRequest
+	(*DeleteClassRequest)(nil),       // 36: conclave.vault.v1.DeleteClassRequest
+	(*DeleteClassReply)(nil),         // 37: conclave.vault.v1.DeleteClassReply
+	(*CheckClassRequest)(nil),        // 38: conclave.vault.v1.CheckClassRequest
+	(*CheckClassReply)(nil),          // 39: conclave.vault.v1.CheckClassReply
+	(*ClassEffect)(nil),              // 40: conclave.vault.v1.ClassEffect
+	(*Barrier)(nil),                  // 41: conclave.vault.v1.Barrier
+	(*GetPublicKeyRequest)(nil),      // 42: conclave.vault.v1.GetPublicKeyRequest
+	(*PublicKeyReply)(nil),           // 43: conclave.vault.v1.PublicKeyReply
+	(*SignRequest)(nil),              // 44: conclave.vault.v1.SignRequest
+	(*SignReply)(nil),                // 45: conclave.vault.v1.SignReply
+	(*VerifyRequest)(nil),            // 46: conclave.vault.v1.VerifyRequest
+	(*VerifyReply)(nil),              // 47: conclave.vault.v1.VerifyReply
+	(*MacRequest)(nil),               // 48: conclave.vault.v1.MacRequest
+	(*MacReply)(nil),                 // 49: conclave.vault.v1.MacReply
+	(*VerifyMacRequest)(nil),         // 50: conclave.vault.v1.VerifyMacRequest
+	(*EncryptRequest)(nil),           // 51: conclave.vault.v1.EncryptRequest
+	(*EncryptReply)(nil),             // 52: conclave.vault.v1.EncryptReply
+	(*DecryptRequest)(nil),           // 53: conclave.vault.v1.DecryptRequest
+	(*DecryptReply)(nil),             // 54: conclave.vault.v1.DecryptReply
+	(*RewrapRequest)(nil),            // 55: conclave.vault.v1.RewrapRequest
+	(*RewrapReply)(nil),              // 56: conclave.vault.v1.RewrapReply
+	(*GenerateDataKeyRequest)(nil),   // 57: conclave.vault.v1.GenerateDataKeyRequest
+	(*GenerateDataKeyReply)(nil),     // 58: conclave.vault.v1.GenerateDataKeyReply
+	(*AgreeRequest)(nil),             // 59: conclave.vault.v1.AgreeRequest
+	(*AgreeReply)(nil),               // 60: conclave.vault.v1.AgreeReply
+	(*EncapsulateRequest)(nil),       // 61: conclave.vault.v1.EncapsulateRequest
+	(*EncapsulateReply)(nil),         // 62: conclave.vault.v1.EncapsulateReply
+	(*DecapsulateRequest)(nil),       // 63: conclave.vault.v1.DecapsulateRequest
+	(*DecapsulateReply)(nil),         // 64: conclave.vault.v1.DecapsulateReply
+	(*StatusRequest)(nil),            // 65: conclave.vault.v1.StatusRequest
+	(*StatusReply)(nil),              // 66: conclave.vault.v1.StatusReply
+	(*NodeStatus)(nil),               // 67: conclave.vault.v1.NodeStatus
+	(*RaiseFeatureLevelRequest)(nil), // 68: conclave.vault.v1.RaiseFeatureLevelRequest
+	(*RaiseFeatureLevelReply)(nil),   // 69: conclave.vault.v1.RaiseFeatureLevelReply
+	(*ListNodesRequest)(nil),         // 70: conclave.vault.v1.ListNodesRequest
+	(*ListNodesReply)(nil),           // 71: conclave.vault.v1.ListNodesReply
+	(*Node)(nil),                     // 72: conclave.vault.v1.Node
+	(*Capability)(nil),               // 73: conclave.vault.v1.Capability
+	(*Lack)(nil),                     // 74: conclave.vault.v1.Lack
+	(*CreateJoinTokenRequest)(nil),   // 75: conclave.vault.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenReply)(nil),     // 76: conclave.vault.v1.CreateJoinTokenReply
+	(*IssueCertificateRequest)(nil),  // 77: conclave.vault.v1.IssueCertificateRequest
+	(*IssueCertificateReply)(nil),    // 78: conclave.vault.v1.IssueCertificateReply
+	(*RevokeCertificateRequest)(nil), // 79: conclave.vault.v1.RevokeCertificateRequest
+	(*RevokeCertificateReply)(nil),   // 80: conclave.vault.v1.RevokeCertificateReply
+	(*ListCertificatesRequest)(nil),  // 81: conclave.vault.v1.ListCertificatesRequest
+	(*ListCertificatesReply)(nil),    // 82: conclave.vault.v1.ListCertificatesReply
+	(*Certificate)(nil),              // 83: conclave.vault.v1.Certificate
+	(*ChangeNodeRequest)(nil),        // 84: conclave.vault.v1.ChangeNodeRequest
+	(*ChangeNodeReply)(nil),          // 85: conclave.vault.v1.ChangeNodeReply
+	(*SealRequest)(nil),              // 86: conclave.vault.v1.SealRequest
+	(*SealReply)(nil),                // 87: conclave.vault.v1.SealReply
+	(*WatchRequest)(nil),             // 88: conclave.vault.v1.WatchRequest
+	(*WatchReply)(nil),               // 89: conclave.vault.v1.WatchReply
+	(*ListEventsRequest)(nil),        // 90: conclave.vault.v1.ListEventsRequest
+	(*EventList)(nil),                // 91: conclave.vault.v1.EventList
+	(*Event)(nil),                    // 92: conclave.vault.v1.Event
+	(*ReadRecordsRequest)(nil),       // 93: conclave.vault.v1.ReadRecordsRequest
+	(*ReadRecordsReply)(nil),         // 94: conclave.vault.v1.ReadRecordsReply
+	(*Record)(nil),                   // 95: conclave.vault.v1.Record
+	(*ListUsesRequest)(nil),          // 96: conclave.vault.v1.ListUsesRequest
+	(*ListUsesReply)(nil),            // 97: conclave.vault.v1.ListUsesReply
+	(*Use)(nil),                      // 98: conclave.vault.v1.Use
+	(*TreeHeadsRequest)(nil),         // 99: conclave.vault.v1.TreeHeadsRequest
+	(*TreeHeadsReply)(nil),           // 100: conclave.vault.v1.TreeHeadsReply
+	(*TreeHead)(nil),                 // 101: conclave.vault.v1.TreeHead
+	(*GetCheckpointRequest)(nil),     // 102: conclave.vault.v1.GetCheckpointRequest
+	(*CheckpointReply)(nil),          // 103: conclave.vault.v1.CheckpointReply
+	(*ProveKeyRequest)(nil),          // 104: conclave.vault.v1.ProveKeyRequest
+	(*ProveKeyReply)(nil),            // 105: conclave.vault.v1.ProveKeyReply
+	(*ProvenRecord)(nil),             // 106: conclave.vault.v1.ProvenRecord
+	(*Custodian)(nil),                // 107: conclave.vault.v1.Custodian
+	(*RosterNode)(nil),               // 108: conclave.vault.v1.RosterNode
+	(*RosterSignature)(nil),          // 109: conclave.vault.v1.RosterSignature
+	(*Roster)(nil),                   // 110: conclave.vault.v1.Roster
+	(*StartGenesisRequest)(nil),      // 111: conclave.vault.v1.StartGenesisRequest
+	(*CommitEntropyRequest)(nil),     // 112: conclave.vault.v1.CommitEntropyRequest
+	(*RevealEntropyRequest)(nil),     // 113: conclave.vault.v1.RevealEntropyRequest
+	(*AcknowledgeShareRequest)(nil),  // 114: conclave.vault.v1.AcknowledgeShareRequest
+	(*StartUnsealRequest)(nil),       // 115: conclave.vault.v1.StartUnsealRequest
+	(*SealedNodeShare)(nil),          // 116: conclave.vault.v1.SealedNodeShare
+	(*SubmitShareRequest)(nil),       // 117: conclave.vault.v1.SubmitShareRequest
+	(*SubmitShareReply)(nil),         // 118: conclave.vault.v1.SubmitShareReply
+	(*NodeVerdict)(nil),              // 119: conclave.vault.v1.NodeVerdict
+	(*AbortCeremonyRequest)(nil),     // 120: conclave.vault.v1.AbortCeremonyRequest
+	(*StartRosterRequest)(nil),       // 121: conclave.vault.v1.StartRosterRequest
+	(*SignRosterRequest)(nil),        // 122: conclave.vault.v1.SignRosterRequest
+	(*GetCeremonyRequest)(nil),       // 123: conclave.vault.v1.GetCeremonyRequest
+	(*CeremonyReply)(nil),            // 124: conclave.vault.v1.CeremonyReply
+	(*Ceremony)(nil),                 // 125: conclave.vault.v1.Ceremony
+	(*CeremonyStep)(nil),             // 126: conclave.vault.v1.CeremonyStep
+	(*EntropyCommitment)(nil),        // 127: conclave.vault.v1.EntropyCommitment
+	(*Deal)(nil),                     // 128: conclave.vault.v1.Deal
+	(*SealedShare)(nil),              // 129: conclave.vault.v1.SealedShare
+	(*ShareVerdict)(nil),             // 130: conclave.vault.v1.ShareVerdict
+	(*GetRostersRequest)(nil),        // 131: conclave.vault.v1.GetRostersRequest
+	(*GetRostersReply)(nil),          // 132: conclave.vault.v1.GetRostersReply
+	(*Master)(nil),                   // 133: conclave.vault.v1.Master
+	nil,                              // 134: conclave.vault.v1.EncryptRequest.ContextEntry
+	nil,                              // 135: conclave.vault.v1.DecryptRequest.ContextEntry
+	nil,                              // 136: conclave.vault.v1.RewrapRequest.ContextEntry
+	nil,                              // 137: conclave.vault.v1.GenerateDataKeyRequest.ContextEntry
+	(*timestamppb.Timestamp)(nil),    // 138: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 139: google.protobuf.Duration
 }
 var file_transport_vaultpb_vault_proto_depIdxs = []int32{
 	2,   // 0: conclave.vault.v1.CreateKeyRequest.labels:type_name -> conclave.vault.v1.Label
-	133, // 1: conclave.vault.v1.CreateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
-	133, // 2: conclave.vault.v1.CreateKeyRequest.deactivate_at:type_name -> google.protobuf.Timestamp
-	14,  // 3: conclave.vault.v1.CreateKeyRequest.links:type_name -> conclave.vault.v1.Link
-	133, // 4: conclave.vault.v1.ImportKeyReply.expires_at:type_name -> google.protobuf.Timestamp
+	138, // 1: conclave.vault.v1.CreateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
+	138, // 2: conclave.vault.v1.CreateKeyRequest.deactivate_at:type_name -> google.protobuf.Timestamp
+	16,  // 3: conclave.vault.v1.CreateKeyRequest.links:type_name -> conclave.vault.v1.Link
+	138, // 4: conclave.vault.v1.ImportKeyReply.expires_at:type_name -> google.protobuf.Timestamp
 	3,   // 5: conclave.vault.v1.ImportKeyRequest.key:type_name -> conclave.vault.v1.CreateKeyRequest
-	17,  // 6: conclave.vault.v1.ListKeysReply.items:type_name -> conclave.vault.v1.Key
-	133, // 7: conclave.vault.v1.RotateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
+	19,  // 6: conclave.vault.v1.ListKeysReply.items:type_name -> conclave.vault.v1.Key
+	138, // 7: conclave.vault.v1.RotateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
 	2,   // 8: conclave.vault.v1.UpdateKeyRequest.set_labels:type_name -> conclave.vault.v1.Label
-	14,  // 9: conclave.vault.v1.UpdateKeyRequest.add_links:type_name -> conclave.vault.v1.Link
-	14,  // 10: conclave.vault.v1.UpdateKeyRequest.remove_links:type_name -> conclave.vault.v1.Link
-	133, // 11: conclave.vault.v1.UpdateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
-	133, // 12: conclave.vault.v1.UpdateKeyRequest.deactivate_at:type_name -> google.protobuf.Timestamp
+	16,  // 9: conclave.vault.v1.UpdateKeyRequest.add_links:type_name -> conclave.vault.v1.Link
+	16,  // 10: conclave.vault.v1.UpdateKeyRequest.remove_links:type_name -> conclave.vault.v1.Link
+	138, // 11: conclave.vault.v1.UpdateKeyRequest.activate_at:type_name -> google.protobuf.Timestamp
+	138, // 12: conclave.vault.v1.UpdateKeyRequest.deactivate_at:type_name -> google.protobuf.Timestamp
 	0,   // 13: conclave.vault.v1.ChangeKeyRequest.action:type_name -> conclave.vault.v1.KeyAction
-	133, // 14: conclave.vault.v1.ChangeKeyRequest.occurred_at:type_name -> google.protobuf.Timestamp
-	134, // 15: conclave.vault.v1.ChangeKeyRequest.after:type_name -> google.protobuf.Duration
-	17,  // 16: conclave.vault.v1.KeyReply.key:type_name -> conclave.vault.v1.Key
+	138, // 14: conclave.vault.v1.ChangeKeyRequest.occurred_at:type_name -> google.protobuf.Timestamp
+	139, // 15: conclave.vault.v1.ChangeKeyRequest.after:type_name -> google.protobuf.Duration
+	19,  // 16: conclave.vault.v1.KeyReply.key:type_name -> conclave.vault.v1.Key
 	2,   // 17: conclave.vault.v1.Key.labels:type_name -> conclave.vault.v1.Label
-	133, // 18: conclave.vault.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	18,  // 19: conclave.vault.v1.Key.versions:type_name -> conclave.vault.v1.KeyVersion
-	39,  // 20: conclave.vault.v1.Key.barrier:type_name -> conclave.vault.v1.Barrier
-	14,  // 21: conclave.vault.v1.Key.links:type_name -> conclave.vault.v1.Link
-	20,  // 22: conclave.vault.v1.Key.budget:type_name -> conclave.vault.v1.KeyBudget
-	133, // 23: conclave.vault.v1.Key.uses_known_since:type_name -> google.protobuf.Timestamp
-	133, // 24: conclave.vault.v1.KeyVersion.created_at:type_name -> google.protobuf.Timestamp
-	133, // 25: conclave.vault.v1.KeyVersion.activated_at:type_name -> google.protobuf.Timestamp
-	133, // 26: conclave.vault.v1.KeyVersion.changed_at:type_name -> google.protobuf.Timestamp
-	133, // 27: conclave.vault.v1.KeyVersion.compromised_at:type_name -> google.protobuf.Timestamp
-	133, // 28: conclave.vault.v1.KeyVersion.occurred_at:type_name -> google.protobuf.Timestamp
-	133, // 29: conclave.vault.v1.KeyVersion.destroy_at:type_name -> google.protobuf.Timestamp
-	133, // 30: conclave.vault.v1.KeyVersion.activate_at:type_name -> google.protobuf.Timestamp
-	133, // 31: conclave.vault.v1.KeyVersion.deactivate_at:type_name -> google.protobuf.Timestamp
-	133, // 32: conclave.vault.v1.KeyVersion.processing_ended_at:type_name -> google.protobuf.Timestamp
-	23,  // 33: conclave.vault.v1.KeyVersion.destruction:type_name -> conclave.vault.v1.Destruction
-	133, // 34: conclave.vault.v1.KeyVersion.last_used_at:type_name -> google.protobuf.Timestamp
-	134, // 35: conclave.vault.v1.UseLimit.per:type_name -> google.protobuf.Duration
-	19,  // 36: conclave.vault.v1.KeyBudget.limit:type_name -> conclave.vault.v1.UseLimit
-	21,  // 37: conclave.vault.v1.KeyBudget.reserved:type_name -> conclave.vault.v1.Reserve
-	133, // 38: conclave.vault.v1.KeyBudget.window_started_at:type_name -> google.protobuf.Timestamp
-	133, // 39: conclave.vault.v1.KeyBudget.renewed_at:type_name -> google.protobuf.Timestamp
-	19,  // 40: conclave.vault.v1.SetBudgetRequest.limit:type_name -> conclave.vault.v1.UseLimit
-	133, // 41: conclave.vault.v1.Destruction.begun_at:type_name -> google.protobuf.Timestamp
-	133, // 42: conclave.vault.v1.Destruction.done_at:type_name -> google.protobuf.Timestamp
-	24,  // 43: conclave.vault.v1.Destruction.receipts:type_name -> conclave.vault.v1.Receipt
-	133, // 44: conclave.vault.v1.Receipt.at:type_name -> google.protobuf.Timestamp
-	134, // 45: conclave.vault.v1.Class.originator_period:type_name -> google.protobuf.Duration
-	134, // 46: conclave.vault.v1.Class.recipient_period:type_name -> google.protobuf.Duration
-	134, // 47: conclave.vault.v1.Class.rotate_every:type_name -> google.protobuf.Duration
-	26,  // 48: conclave.vault.v1.Class.budget:type_name -> conclave.vault.v1.Budget
-	134, // 49: conclave.vault.v1.Class.min_destroy_wait:type_name -> google.protobuf.Duration
-	27,  // 50: conclave.vault.v1.Class.approvals:type_name -> conclave.vault.v1.Approval
-	134, // 51: conclave.vault.v1.Class.lease_duration:type_name -> google.protobuf.Duration
-	133, // 52: conclave.vault.v1.Class.created_at:type_name -> google.protobuf.Timestamp
-	134, // 53: conclave.vault.v1.Budget.period:type_name -> google.protobuf.Duration
-	25,  // 54: conclave.vault.v1.CreateClassRequest.class:type_name -> conclave.vault.v1.Class
-	25,  // 55: conclave.vault.v1.ClassReply.class:type_name -> conclave.vault.v1.Class
-	25,  // 56: conclave.vault.v1.ListClassesReply.items:type_name -> conclave.vault.v1.Class
-	25,  // 57: conclave.vault.v1.UpdateClassRequest.class:type_name -> conclave.vault.v1.Class
-	25,  // 58: conclave.vault.v1.CheckClassRequest.class:type_name -> conclave.vault.v1.Class
-	38,  // 59: conclave.vault.v1.CheckClassReply.breaks:type_name -> conclave.vault.v1.ClassEffect
-	38,  // 60: conclave.vault.v1.CheckClassReply.follows:type_name -> conclave.vault.v1.ClassEffect
-	130, // 61: conclave.vault.v1.EncryptRequest.context:type_name -> conclave.vault.v1.EncryptRequest.ContextEntry
-	131, // 62: conclave.vault.v1.DecryptRequest.context:type_name -> conclave.vault.v1.DecryptRequest.ContextEntry
-	132, // 63: conclave.vault.v1.GenerateDataKeyRequest.context:type_name -> conclave.vault.v1.GenerateDataKeyRequest.ContextEntry
-	63,  // 64: conclave.vault.v1.StatusReply.nodes:type_name -> conclave.vault.v1.NodeStatus
-	68,  // 65: conclave.vault.v1.ListNodesReply.items:type_name -> conclave.vault.v1.Node
-	133, // 66: conclave.vault.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
-	70,  // 67: conclave.vault.v1.Node.lacks:type_name -> conclave.vault.v1.Lack
-	69,  // 68: conclave.vault.v1.Node.capabilities:type_name -> conclave.vault.v1.Capability
-	134, // 69: conclave.vault.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	133, // 70: conclave.vault.v1.CreateJoinTokenReply.expires_at:type_name -> google.protobuf.Timestamp
-	134, // 71: conclave.vault.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
-	79,  // 72: conclave.vault.v1.IssueCertificateReply.record:type_name -> conclave.vault.v1.Certificate
-	79,  // 73: conclave.vault.v1.ListCertificatesReply.items:type_name -> conclave.vault.v1.Certificate
-	133, // 74: conclave.vault.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	133, // 75: conclave.vault.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	1,   // 76: conclave.vault.v1.ChangeNodeRequest.action:type_name -> conclave.vault.v1.NodeAction
-	88,  // 77: conclave.vault.v1.WatchReply.items:type_name -> conclave.vault.v1.Event
-	88,  // 78: conclave.vault.v1.EventList.items:type_name -> conclave.vault.v1.Event
-	133, // 79: conclave.vault.v1.Event.time:type_name -> google.protobuf.Timestamp
-	91,  // 80: conclave.vault.v1.ReadRecordsReply.records:type_name -> conclave.vault.v1.Record
-	133, // 81: conclave.vault.v1.ListUsesRequest.since:type_name -> google.protobuf.Timestamp
-	94,  // 82: conclave.vault.v1.ListUsesReply.items:type_name -> conclave.vault.v1.Use
-	133, // 83: conclave.vault.v1.Use.time:type_name -> google.protobuf.Timestamp
-	97,  // 84: conclave.vault.v1.TreeHeadsReply.heads:type_name -> conclave.vault.v1.TreeHead
-	99,  // 85: conclave.vault.v1.ProveKeyReply.checkpoint:type_name -> conclave.vault.v1.CheckpointReply
-	102, // 86: conclave.vault.v1.ProveKeyReply.items:type_name -> conclave.vault.v1.ProvenRecord
-	103, // 87: conclave.vault.v1.Roster.custodians:type_name -> conclave.vault.v1.Custodian
-	104, // 88: conclave.vault.v1.Roster.nodes:type_name -> conclave.vault.v1.RosterNode
-	105, // 89: conclave.vault.v1.Roster.signatures:type_name -> conclave.vault.v1.RosterSignature
-	103, // 90: conclave.vault.v1.StartGenesisRequest.custodians:type_name -> conclave.vault.v1.Custodian
-	134, // 91: conclave.vault.v1.StartGenesisRequest.ttl:type_name -> google.protobuf.Duration
-	112, // 92: conclave.vault.v1.SubmitShareRequest.shares:type_name -> conclave.vault.v1.SealedNodeShare
-	115, // 93: conclave.vault.v1.SubmitShareReply.verdicts:type_name -> conclave.vault.v1.NodeVerdict
-	121, // 94: conclave.vault.v1.SubmitShareReply.ceremony:type_name -> conclave.vault.v1.Ceremony
-	106, // 95: conclave.vault.v1.StartRosterRequest.roster:type_name -> conclave.vault.v1.Roster
-	121, // 96: conclave.vault.v1.CeremonyReply.ceremony:type_name -> conclave.vault.v1.Ceremony
-	133, // 97: conclave.vault.v1.Ceremony.started_at:type_name -> google.protobuf.Timestamp
-	133, // 98: conclave.vault.v1.Ceremony.expires_at:type_name -> google.protobuf.Timestamp
-	133, // 99: conclave.vault.v1.Ceremony.ended_at:type_name -> google.protobuf.Timestamp
-	106, // 100: conclave.vault.v1.Ceremony.roster:type_name -> conclave.vault.v1.Roster
-	122, // 101: conclave.vault.v1.Ceremony.steps:type_name -> conclave.vault.v1.CeremonyStep
-	123, // 102: conclave.vault.v1.Ceremony.commitments:type_name -> conclave.vault.v1.EntropyCommitment
-	124, // 103: conclave.vault.v1.Ceremony.deal:type_name -> conclave.vault.v1.Deal
-	126, // 104: conclave.vault.v1.Ceremony.verdicts:type_name -> conclave.vault.v1.ShareVerdict
-	133, // 105: conclave.vault.v1.CeremonyStep.at:type_name -> google.protobuf.Timestamp
-	125, // 106: conclave.vault.v1.Deal.shares:type_name -> conclave.vault.v1.SealedShare
-	133, // 107: conclave.vault.v1.ShareVerdict.at:type_name -> google.protobuf.Timestamp
-	106, // 108: conclave.vault.v1.GetRostersReply.rosters:type_name -> conclave.vault.v1.Roster
-	129, // 109: conclave.vault.v1.GetRostersReply.master:type_name -> conclave.vault.v1.Master
-	3,   // 110: conclave.vault.v1.Keys.CreateKey:input_type -> conclave.vault.v1.CreateKeyRequest
-	7,   // 111: conclave.vault.v1.Keys.GetKey:input_type -> conclave.vault.v1.GetKeyRequest
-	8,   // 112: conclave.vault.v1.Keys.ListKeys:input_type -> conclave.vault.v1.ListKeysRequest
-	10,  // 113: conclave.vault.v1.Keys.KeyHistory:input_type -> conclave.vault.v1.KeyHistoryRequest
-	11,  // 114: conclave.vault.v1.Keys.RotateKey:input_type -> conclave.vault.v1.RotateKeyRequest
-	15,  // 115: conclave.vault.v1.Keys.ChangeKey:input_type -> conclave.vault.v1.ChangeKeyRequest
-	40,  // 116: conclave.vault.v1.Keys.GetPublicKey:input_type -> conclave.vault.v1.GetPublicKeyRequest
-	22,  // 117: conclave.vault.v1.Keys.SetBudget:input_type -> conclave.vault.v1.SetBudgetRequest
-	12,  // 118: conclave.vault.v1.Keys.UpdateKey:input_type -> conclave.vault.v1.UpdateKeyRequest
-	13,  // 119: conclave.vault.v1.Keys.SetKeyClass:input_type -> conclave.vault.v1.SetKeyClassRequest
-	4,   // 120: conclave.vault.v1.Keys.CreateImportKey:input_type -> conclave.vault.v1.CreateImportKeyRequest
-	6,   // 121: conclave.vault.v1.Keys.ImportKey:input_type -> conclave.vault.v1.ImportKeyRequest
-	28,  // 122: conclave.vault.v1.Classes.CreateClass:input_type -> conclave.vault.v1.CreateClassRequest
-	29,  // 123: conclave.vault.v1.Classes.GetClass:input_type -> conclave.vault.v1.GetClassRequest
-	31,  // 124: conclave.vault.v1.Classes.ListClasses:input_type -> conclave.vault.v1.ListClassesRequest
-	33,  // 125: conclave.vault.v1.Classes.UpdateClass:input_type -> conclave.vault.v1.UpdateClassRequest
-	34,  // 126: conclave.vault.v1.Classes.DeleteClass:input_type -> conclave.vault.v1.DeleteClassRequest
-	36,  // 127: conclave.vault.v1.Classes.CheckClass:input_type -> conclave.vault.v1.CheckClassRequest
-	42,  // 128: conclave.vault.v1.Crypto.Sign:input_type -> conclave.vault.v1.SignRequest
-	44,  // 129: conclave.vault.v1.Crypto.Verify:input_type -> conclave.vault.v1.VerifyRequest
-	46,  // 130: conclave.vault.v1.Crypto.Mac:input_type -> conclave.vault.v1.MacRequest
-	48,  // 131: conclave.vault.v1.Crypto.VerifyMac:input_type -> conclave.vault.v1.VerifyMacRequest
-	49,  // 132: conclave.vault.v1.Crypto.Encrypt:input_type -> conclave.vault.v1.EncryptRequest
-	51,  // 133: conclave.vault.v1.Crypto.Decrypt:input_type -> conclave.vault.v1.DecryptRequest
-	53,  // 134: conclave.vault.v1.Crypto.GenerateDataKey:input_type -> conclave.vault.v1.GenerateDataKeyRequest
-	55,  // 135: conclave.vault.v1.Crypto.Agree:input_type -> conclave.vault.v1.AgreeRequest
-	57,  // 136: conclave.vault.v1.Crypto.Encapsulate:input_type -> conclave.vault.v1.EncapsulateRequest
-	59,  // 137: conclave.vault.v1.Crypto.Decapsulate:input_type -> conclave.vault.v1.DecapsulateRequest
-	61,  // 138: conclave.vault.v1.Cluster.Status:input_type -> conclave.vault.v1.StatusRequest
-	66,  // 139: conclave.vault.v1.Cluster.ListNodes:input_type -> conclave.vault.v1.ListNodesRequest
-	71,  // 140: conclave.vault.v1.Cluster.CreateJoinToken:input_type -> conclave.vault.v1.CreateJoinTokenRequest
-	73,  // 141: conclave.vault.v1.Cluster.IssueCertificate:input_type -> conclave.vault.v1.IssueCertificateRequest
-	75,  // 142: conclave.vault.v1.Cluster.RevokeCertificate:input_type -> conclave.vault.v1.RevokeCertificateRequest
-	77,  // 143: conclave.vault.v1.Cluster.ListCertificates:input_type -> conclave.vault.v1.ListCertificatesRequest
-	82,  // 144: conclave.vault.v1.Cluster.Seal:input_type -> conclave.vault.v1.SealRequest
-	80,  // 145: conclave.vault.v1.Cluster.ChangeNode:input_type -> conclave.vault.v1.ChangeNodeRequest
-	64,  // 146: conclave.vault.v1.Cluster.RaiseFeatureLevel:input_type -> conclave.vault.v1.RaiseFeatureLevelRequest
-	86,  // 147: conclave.vault.v1.Log.ListEvents:input_type -> conclave.vault.v1.ListEventsRequest
-	89,  // 148: conclave.vault.v1.Log.ReadRecords:input_type -> conclave.vault.v1.ReadRecordsRequest
-	95,  // 149: conclave.vault.v1.Log.TreeHeads:input_type -> conclave.vault.v1.TreeHeadsRequest
-	98,  // 150: conclave.vault.v1.Log.GetCheckpoint:input_type -> conclave.vault.v1.GetCheckpointRequest
-	100, // 151: conclave.vault.v1.Log.ProveKey:input_type -> conclave.vault.v1.ProveKeyRequest
-	84,  // 152: conclave.vault.v1.Log.Watch:input_type -> conclave.vault.v1.WatchRequest
-	92,  // 153: conclave.vault.v1.Log.ListUses:input_type -> conclave.vault.v1.ListUsesRequest
-	107, // 154: conclave.vault.v1.Ceremonies.StartGenesis:input_type -> conclave.vault.v1.StartGenesisRequest
-	108, // 155: conclave.vault.v1.Ceremonies.CommitEntropy:input_type -> conclave.vault.v1.CommitEntropyRequest
-	109, // 156: conclave.vault.v1.Ceremonies.RevealEntropy:input_type -> conclave.vault.v1.RevealEntropyRequest
-	110, // 157: conclave.vault.v1.Ceremonies.AcknowledgeShare:input_type -> conclave.vault.v1.AcknowledgeShareRequest
-	111, // 158: conclave.vault.v1.Ceremonies.StartUnseal:input_type -> conclave.vault.v1.StartUnsealRequest
-	113, // 159: conclave.vault.v1.Ceremonies.SubmitShare:input_type -> conclave.vault.v1.SubmitShareRequest
-	116, // 160: conclave.vault.v1.Ceremonies.AbortCeremony:input_type -> conclave.vault.v1.AbortCeremonyRequest
-	117, // 161: conclave.vault.v1.Ceremonies.StartRoster:input_type -> conclave.vault.v1.StartRosterRequest
-	118, // 162: conclave.vault.v1.Ceremonies.SignRoster:input_type -> conclave.vault.v1.SignRosterRequest
-	119, // 163: conclave.vault.v1.Ceremonies.GetCeremony:input_type -> conclave.vault.v1.GetCeremonyRequest
-	127, // 164: conclave.vault.v1.Ceremonies.GetRosters:input_type -> conclave.vault.v1.GetRostersRequest
-	16,  // 165: conclave.vault.v1.Keys.CreateKey:output_type -> conclave.vault.v1.KeyReply
-	16,  // 166: conclave.vault.v1.Keys.GetKey:output_type -> conclave.vault.v1.KeyReply
-	9,   // 167: conclave.vault.v1.Keys.ListKeys:output_type -> conclave.vault.v1.ListKeysReply
-	87,  // 168: conclave.vault.v1.Keys.KeyHistory:output_type -> conclave.vault.v1.EventList
-	16,  // 169: conclave.vault.v1.Keys.RotateKey:output_type -> conclave.vault.v1.KeyReply
-	16,  // 170: conclave.vault.v1.Keys.ChangeKey:output_type -> conclave.vault.v1.KeyReply
-	41,  // 171: conclave.vault.v1.Keys.GetPublicKey:output_type -> conclave.vault.v1.PublicKeyReply
-	16,  // 172: conclave.vault.v1.Keys.SetBudget:output_type -> conclave.vault.v1.KeyReply
-	16,  // 173: conclave.vault.v1.Keys.UpdateKey:output_type -> conclave.vault.v1.KeyReply
-	16,  // 174: conclave.vault.v1.Keys.SetKeyClass:output_type -> conclave.vault.v1.KeyReply
-	5,   // 175: conclave.vault.v1.Keys.CreateImportKey:output_type -> conclave.vault.v1.ImportKeyReply
-	16,  // 176: conclave.vault.v1.Keys.ImportKey:output_type -> conclave.vault.v1.KeyReply
-	30,  // 177: conclave.vault.v1.Classes.CreateClass:output_type -> conclave.vault.v1.ClassReply
-	30,  // 178: conclave.vault.v1.Classes.GetClass:output_type -> conclave.vault.v1.ClassReply
-	32,  // 179: conclave.vault.v1.Classes.ListClasses:output_type -> conclave.vault.v1.ListClassesReply
-	30,  // 180: conclave.vault.v1.Classes.UpdateClass:output_type -> conclave.vault.v1.ClassReply
-	35,  // 181: conclave.vault.v1.Classes.DeleteClass:output_type -> conclave.vault.v1.DeleteClassReply
-	37,  // 182: conclave.vault.v1.Classes.CheckClass:output_type -> conclave.vault.v1.CheckClassReply
-	43,  // 183: conclave.vault.v1.Crypto.Sign:output_type -> conclave.vault.v1.SignReply
-	45,  // 184: conclave.vault.v1.Crypto.Verify:output_type -> conclave.vault.v1.VerifyReply
-	47,  // 185: conclave.vault.v1.Crypto.Mac:output_type -> conclave.vault.v1.MacReply
-	45,  // 186: conclave.vault.v1.Crypto.VerifyMac:output_type -> conclave.vault.v1.VerifyReply
-	50,  // 187: conclave.vault.v1.Crypto.Encrypt:output_type -> conclave.vault.v1.EncryptReply
-	52,  // 188: conclave.vault.v1.Crypto.Decrypt:output_type -> conclave.vault.v1.DecryptReply
-	54,  // 189: conclave.vault.v1.Crypto.GenerateDataKey:output_type -> conclave.vault.v1.GenerateDataKeyReply
-	56,  // 190: conclave.vault.v1.Crypto.Agree:output_type -> conclave.vault.v1.AgreeReply
-	58,  // 191: conclave.vault.v1.Crypto.Encapsulate:output_type -> conclave.vault.v1.EncapsulateReply
-	60,  // 192: conclave.vault.v1.Crypto.Decapsulate:output_type -> conclave.vault.v1.DecapsulateReply
-	62,  // 193: conclave.vault.v1.Cluster.Status:output_type -> conclave.vault.v1.StatusReply
-	67,  // 194: conclave.vault.v1.Cluster.ListNodes:output_type -> conclave.vault.v1.ListNodesReply
-	72,  // 195: conclave.vault.v1.Cluster.CreateJoinToken:output_type -> conclave.vault.v1.CreateJoinTokenReply
-	74,  // 196: conclave.vault.v1.Cluster.IssueCertificate:output_type -> conclave.vault.v1.IssueCertificateReply
-	76,  // 197: conclave.vault.v1.Cluster.RevokeCertificate:output_type -> conclave.vault.v1.RevokeCertificateReply
-	78,  // 198: conclave.vault.v1.Cluster.ListCertificates:output_type -> conclave.vault.v1.ListCertificatesReply
-	83,  // 199: conclave.vault.v1.Cluster.Seal:output_type -> conclave.vault.v1.SealReply
-	81,  // 200: conclave.vault.v1.Cluster.ChangeNode:output_type -> conclave.vault.v1.ChangeNodeReply
-	65,  // 201: conclave.vault.v1.Cluster.RaiseFeatureLevel:output_type -> conclave.vault.v1.RaiseFeatureLevelReply
-	87,  // 202: conclave.vault.v1.Log.ListEvents:output_type -> conclave.vault.v1.EventList
-	90,  // 203: conclave.vault.v1.Log.ReadRecords:output_type -> conclave.vault.v1.ReadRecordsReply
-	96,  // 204: conclave.vault.v1.Log.TreeHeads:output_type -> conclave.vault.v1.TreeHeadsReply
-	99,  // 205: conclave.vault.v1.Log.GetCheckpoint:output_type -> conclave.vault.v1.CheckpointReply
-	101, // 206: conclave.vault.v1.Log.ProveKey:output_type -> conclave.vault.v1.ProveKeyReply
-	85,  // 207: conclave.vault.v1.Log.Watch:output_type -> conclave.vault.v1.WatchReply
-	93,  // 208: conclave.vault.v1.Log.ListUses:output_type -> conclave.vault.v1.ListUsesReply
-	120, // 209: conclave.vault.v1.Ceremonies.StartGenesis:output_type -> conclave.vault.v1.CeremonyReply
-	120, // 210: conclave.vault.v1.Ceremonies.CommitEntropy:output_type -> conclave.vault.v1.CeremonyReply
-	120, // 211: conclave.vault.v1.Ceremonies.RevealEntropy:output_type -> conclave.vault.v1.CeremonyReply
-	120, // 212: conclave.vault.v1.Ceremonies.AcknowledgeShare:output_type -> conclave.vault.v1.CeremonyReply
-	120, // 213: conclave.vault.v1.Ceremonies.StartUnseal:output_type -> conclave.vault.v1.CeremonyReply
-	114, // 214: conclave.vault.v1.Ceremonies.SubmitShare:output_type -> conclave.vault.v1.SubmitShareReply
-	120, // 215: conclave.vault.v1.Ceremonies.AbortCeremony:output_type -> conclave.vault.v1.CeremonyReply
-	120, // 216: conclave.vault.v1.Ceremonies.StartRoster:output_type -> conclave.vault.v1.CeremonyReply
-	120, // 217: conclave.vault.v1.Ceremonies.SignRoster:output_type -> conclave.vault.v1.CeremonyReply
-	120, // 218: conclave.vault.v1.Ceremonies.GetCeremony:output_type -> conclave.vault.v1.CeremonyReply
-	128, // 219: conclave.vault.v1.Ceremonies.GetRosters:output_type -> conclave.vault.v1.GetRostersReply
-	165, // [165:220] is the sub-list for method output_type
-	110, // [110:165] is the sub-list for method input_type
-	110, // [110:110] is the sub-list for extension type_name
-	110, // [110:110] is the sub-list for extension extendee
-	0,   // [0:110] is the sub-list for field type_name
+	138, // 18: conclave.vault.v1.Key.created_at:type_name -> google.protobuf.Timestamp
+	20,  // 19: conclave.vault.v1.Key.versions:type_name -> conclave.vault.v1.KeyVersion
+	41,  // 20: conclave.vault.v1.Key.barrier:type_name -> conclave.vault.v1.Barrier
+	16,  // 21: conclave.vault.v1.Key.links:type_name -> conclave.vault.v1.Link
+	22,  // 22: conclave.vault.v1.Key.budget:type_name -> conclave.vault.v1.KeyBudget
+	138, // 23: conclave.vault.v1.Key.uses_known_since:type_name -> google.protobuf.Timestamp
+	138, // 24: conclave.vault.v1.KeyVersion.created_at:type_name -> google.protobuf.Timestamp
+	138, // 25: conclave.vault.v1.KeyVersion.activated_at:type_name -> google.protobuf.Timestamp
+	138, // 26: conclave.vault.v1.KeyVersion.changed_at:type_name -> google.protobuf.Timestamp
+	138, // 27: conclave.vault.v1.KeyVersion.compromised_at:type_name -> google.protobuf.Timestamp
+	138, // 28: conclave.vault.v1.KeyVersion.occurred_at:type_name -> google.protobuf.Timestamp
+	138, // 29: conclave.vault.v1.KeyVersion.destroy_at:type_name -> google.protobuf.Timestamp
+	138, // 30: conclave.vault.v1.KeyVersion.activate_at:type_name -> google.protobuf.Timestamp
+	138, // 31: conclave.vault.v1.KeyVersion.deactivate_at:type_name -> google.protobuf.Timestamp
+	138, // 32: conclave.vault.v1.KeyVersion.processing_ended_at:type_name -> google.protobuf.Timestamp
+	25,  // 33: conclave.vault.v1.KeyVersion.destruction:type_name -> conclave.vault.v1.Destruction
+	138, // 34: conclave.vault.v1.KeyVersion.last_used_at:type_name -> google.protobuf.Timestamp
+	138, // 35: conclave.vault.v1.KeyVersion.exported_at:type_name -> google.protobuf.Timestamp
+	139, // 36: conclave.vault.v1.UseLimit.per:type_name -> google.protobuf.Duration
+	21,  // 37: conclave.vault.v1.KeyBudget.limit:type_name -> conclave.vault.v1.UseLimit
+	23,  // 38: conclave.vault.v1.KeyBudget.reserved:type_name -> conclave.vault.v1.Reserve
+	138, // 39: conclave.vault.v1.KeyBudget.window_started_at:type_name -> google.protobuf.Timestamp
+	138, // 40: conclave.vault.v1.KeyBudget.renewed_at:type_name -> google.protobuf.Timestamp
+	21,  // 41: conclave.vault.v1.SetBudgetRequest.limit:type_name -> conclave.vault.v1.UseLimit
+	138, // 42: conclave.vault.v1.Destruction.begun_at:type_name -> google.protobuf.Timestamp
+	138, // 43: conclave.vault.v1.Destruction.done_at:type_name -> google.protobuf.Timestamp
+	26,  // 44: conclave.vault.v1.Destruction.receipts:type_name -> conclave.vault.v1.Receipt
+	138, // 45: conclave.vault.v1.Receipt.at:type_name -> google.protobuf.Timestamp
+	139, // 46: conclave.vault.v1.Class.originator_period:type_name -> google.protobuf.Duration
+	139, // 47: conclave.vault.v1.Class.recipient_period:type_name -> google.protobuf.Duration
+	139, // 48: conclave.vault.v1.Class.rotate_every:type_name -> google.protobuf.Duration
+	28,  // 49: conclave.vault.v1.Class.budget:type_name -> conclave.vault.v1.Budget
+	139, // 50: conclave.vault.v1.Class.min_destroy_wait:type_name -> google.protobuf.Duration
+	29,  // 51: conclave.vault.v1.Class.approvals:type_name -> conclave.vault.v1.Approval
+	139, // 52: conclave.vault.v1.Class.lease_duration:type_name -> google.protobuf.Duration
+	138, // 53: conclave.vault.v1.Class.created_at:type_name -> google.protobuf.Timestamp
+	139, // 54: conclave.vault.v1.Budget.period:type_name -> google.protobuf.Duration
+	27,  // 55: conclave.vault.v1.CreateClassRequest.class:type_name -> conclave.vault.v1.Class
+	27,  // 56: conclave.vault.v1.ClassReply.class:type_name -> conclave.vault.v1.Class
+	27,  // 57: conclave.vault.v1.ListClassesReply.items:type_name -> conclave.vault.v1.Class
+	27,  // 58: conclave.vault.v1.UpdateClassRequest.class:type_name -> conclave.vault.v1.Class
+	27,  // 59: conclave.vault.v1.CheckClassRequest.class:type_name -> conclave.vault.v1.Class
+	40,  // 60: conclave.vault.v1.CheckClassReply.breaks:type_name -> conclave.vault.v1.ClassEffect
+	40,  // 61: conclave.vault.v1.CheckClassReply.follows:type_name -> conclave.vault.v1.ClassEffect
+	134, // 62: conclave.vault.v1.EncryptRequest.context:type_name -> conclave.vault.v1.EncryptRequest.ContextEntry
+	135, // 63: conclave.vault.v1.DecryptRequest.context:type_name -> conclave.vault.v1.DecryptRequest.ContextEntry
+	136, // 64: conclave.vault.v1.RewrapRequest.context:type_name -> conclave.vault.v1.RewrapRequest.ContextEntry
+	137, // 65: conclave.vault.v1.GenerateDataKeyRequest.context:type_name -> conclave.vault.v1.GenerateDataKeyRequest.ContextEntry
+	67,  // 66: conclave.vault.v1.StatusReply.nodes:type_name -> conclave.vault.v1.NodeStatus
+	72,  // 67: conclave.vault.v1.ListNodesReply.items:type_name -> conclave.vault.v1.Node
+	138, // 68: conclave.vault.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
+	74,  // 69: conclave.vault.v1.Node.lacks:type_name -> conclave.vault.v1.Lack
+	73,  // 70: conclave.vault.v1.Node.capabilities:type_name -> conclave.vault.v1.Capability
+	139, // 71: conclave.vault.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	138, // 72: conclave.vault.v1.CreateJoinTokenReply.expires_at:type_name -> google.protobuf.Timestamp
+	139, // 73: conclave.vault.v1.IssueCertificateRequest.ttl:type_name -> google.protobuf.Duration
+	83,  // 74: conclave.vault.v1.IssueCertificateReply.record:type_name -> conclave.vault.v1.Certificate
+	83,  // 75: conclave.vault.v1.ListCertificatesReply.items:type_name -> conclave.vault.v1.Certificate
+	138, // 76: conclave.vault.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	138, // 77: conclave.vault.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	1,   // 78: conclave.vault.v1.ChangeNodeRequest.action:type_name -> conclave.vault.v1.NodeAction
+	92,  // 79: conclave.vault.v1.WatchReply.items:type_name -> conclave.vault.v1.Event
+	92,  // 80: conclave.vault.v1.EventList.items:type_name -> conclave.vault.v1.Event
+	138, // 81: conclave.vault.v1.Event.time:type_name -> google.protobuf.Timestamp
+	95,  // 82: conclave.vault.v1.ReadRecordsReply.records:type_name -> conclave.vault.v1.Record
+	138, // 83: conclave.vault.v1.ListUsesRequest.since:type_name -> google.protobuf.Timestamp
+	98,  // 84: conclave.vault.v1.ListUsesReply.items:type_name -> conclave.vault.v1.Use
+	138, // 85: conclave.vault.v1.Use.time:type_name -> google.protobuf.Timestamp
+	101, // 86: conclave.vault.v1.TreeHeadsReply.heads:type_name -> conclave.vault.v1.TreeHead
+	103, // 87: conclave.vault.v1.ProveKeyReply.checkpoint:type_name -> conclave.vault.v1.CheckpointReply
+	106, // 88: conclave.vault.v1.ProveKeyReply.items:type_name -> conclave.vault.v1.ProvenRecord
+	107, // 89: conclave.vault.v1.Roster.custodians:type_name -> conclave.vault.v1.Custodian
+	108, // 90: conclave.vault.v1.Roster.nodes:type_name -> conclave.vault.v1.RosterNode
+	109, // 91: conclave.vault.v1.Roster.signatures:type_name -> conclave.vault.v1.RosterSignature
+	107, // 92: conclave.vault.v1.StartGenesisRequest.custodians:type_name -> conclave.vault.v1.Custodian
+	139, // 93: conclave.vault.v1.StartGenesisRequest.ttl:type_name -> google.protobuf.Duration
+	116, // 94: conclave.vault.v1.SubmitShareRequest.shares:type_name -> conclave.vault.v1.SealedNodeShare
+	119, // 95: conclave.vault.v1.SubmitShareReply.verdicts:type_name -> conclave.vault.v1.NodeVerdict
+	125, // 96: conclave.vault.v1.SubmitShareReply.ceremony:type_name -> conclave.vault.v1.Ceremony
+	110, // 97: conclave.vault.v1.StartRosterRequest.roster:type_name -> conclave.vault.v1.Roster
+	125, // 98: conclave.vault.v1.CeremonyReply.ceremony:type_name -> conclave.vault.v1.Ceremony
+	138, // 99: conclave.vault.v1.Ceremony.started_at:type_name -> google.protobuf.Timestamp
+	138, // 100: conclave.vault.v1.Ceremony.expires_at:type_name -> google.protobuf.Timestamp
+	138, // 101: conclave.vault.v1.Ceremony.ended_at:type_name -> google.protobuf.Timestamp
+	110, // 102: conclave.vault.v1.Ceremony.roster:type_name -> conclave.vault.v1.Roster
+	126, // 103: conclave.vault.v1.Ceremony.steps:type_name -> conclave.vault.v1.CeremonyStep
+	127, // 104: conclave.vault.v1.Ceremony.commitments:type_name -> conclave.vault.v1.EntropyCommitment
+	128, // 105: conclave.vault.v1.Ceremony.deal:type_name -> conclave.vault.v1.Deal
+	130, // 106: conclave.vault.v1.Ceremony.verdicts:type_name -> conclave.vault.v1.ShareVerdict
+	138, // 107: conclave.vault.v1.CeremonyStep.at:type_name -> google.protobuf.Timestamp
+	129, // 108: conclave.vault.v1.Deal.shares:type_name -> conclave.vault.v1.SealedShare
+	138, // 109: conclave.vault.v1.ShareVerdict.at:type_name -> google.protobuf.Timestamp
+	110, // 110: conclave.vault.v1.GetRostersReply.rosters:type_name -> conclave.vault.v1.Roster
+	133, // 111: conclave.vault.v1.GetRostersReply.master:type_name -> conclave.vault.v1.Master
+	3,   // 112: conclave.vault.v1.Keys.CreateKey:input_type -> conclave.vault.v1.CreateKeyRequest
+	9,   // 113: conclave.vault.v1.Keys.GetKey:input_type -> conclave.vault.v1.GetKeyRequest
+	10,  // 114: conclave.vault.v1.Keys.ListKeys:input_type -> conclave.vault.v1.ListKeysRequest
+	12,  // 115: conclave.vault.v1.Keys.KeyHistory:input_type -> conclave.vault.v1.KeyHistoryRequest
+	13,  // 116: conclave.vault.v1.Keys.RotateKey:input_type -> conclave.vault.v1.RotateKeyRequest
+	17,  // 117: conclave.vault.v1.Keys.ChangeKey:input_type -> conclave.vault.v1.ChangeKeyRequest
+	42,  // 118: conclave.vault.v1.Keys.GetPublicKey:input_type -> conclave.vault.v1.GetPublicKeyRequest
+	24,  // 119: conclave.vault.v1.Keys.SetBudget:input_type -> conclave.vault.v1.SetBudgetRequest
+	14,  // 120: conclave.vault.v1.Keys.UpdateKey:input_type -> conclave.vault.v1.UpdateKeyRequest
+	15,  // 121: conclave.vault.v1.Keys.SetKeyClass:input_type -> conclave.vault.v1.SetKeyClassRequest
+	4,   // 122: conclave.vault.v1.Keys.CreateImportKey:input_type -> conclave.vault.v1.CreateImportKeyRequest
+	6,   // 123: conclave.vault.v1.Keys.ImportKey:input_type -> conclave.vault.v1.ImportKeyRequest
+	7,   // 124: conclave.vault.v1.Keys.ExportKey:input_type -> conclave.vault.v1.ExportKeyRequest
+	30,  // 125: conclave.vault.v1.Classes.CreateClass:input_type -> conclave.vault.v1.CreateClassRequest
+	31,  // 126: conclave.vault.v1.Classes.GetClass:input_type -> conclave.vault.v1.GetClassRequest
+	33,  // 127: conclave.vault.v1.Classes.ListClasses:input_type -> conclave.vault.v1.ListClassesRequest
+	35,  // 128: conclave.vault.v1.Classes.UpdateClass:input_type -> conclave.vault.v1.UpdateClassRequest
+	36,  // 129: conclave.vault.v1.Classes.DeleteClass:input_type -> conclave.vault.v1.DeleteClassRequest
+	38,  // 130: conclave.vault.v1.Classes.CheckClass:input_type -> conclave.vault.v1.CheckClassRequest
+	44,  // 131: conclave.vault.v1.Crypto.Sign:input_type -> conclave.vault.v1.SignRequest
+	46,  // 132: conclave.vault.v1.Crypto.Verify:input_type -> conclave.vault.v1.VerifyRequest
+	48,  // 133: conclave.vault.v1.Crypto.Mac:input_type -> conclave.vault.v1.MacRequest
+	50,  // 134: conclave.vault.v1.Crypto.VerifyMac:input_type -> conclave.vault.v1.VerifyMacRequest
+	51,  // 135: conclave.vault.v1.Crypto.Encrypt:input_type -> conclave.vault.v1.EncryptRequest
+	53,  // 136: conclave.vault.v1.Crypto.Decrypt:input_type -> conclave.vault.v1.DecryptRequest
+	57,  // 137: conclave.vault.v1.Crypto.GenerateDataKey:input_type -> conclave.vault.v1.GenerateDataKeyRequest
+	55,  // 138: conclave.vault.v1.Crypto.Rewrap:input_type -> conclave.vault.v1.RewrapRequest
+	59,  // 139: conclave.vault.v1.Crypto.Agree:input_type -> conclave.vault.v1.AgreeRequest
+	61,  // 140: conclave.vault.v1.Crypto.Encapsulate:input_type -> conclave.vault.v1.EncapsulateRequest
+	63,  // 141: conclave.vault.v1.Crypto.Decapsulate:input_type -> conclave.vault.v1.DecapsulateRequest
+	65,  // 142: conclave.vault.v1.Cluster.Status:input_type -> conclave.vault.v1.StatusRequest
+	70,  // 143: conclave.vault.v1.Cluster.ListNodes:input_type -> conclave.vault.v1.ListNodesRequest
+	75,  // 144: conclave.vault.v1.Cluster.CreateJoinToken:input_type -> conclave.vault.v1.CreateJoinTokenRequest
+	77,  // 145: conclave.vault.v1.Cluster.IssueCertificate:input_type -> conclave.vault.v1.IssueCertificateRequest
+	79,  // 146: conclave.vault.v1.Cluster.RevokeCertificate:input_type -> conclave.vault.v1.RevokeCertificateRequest
+	81,  // 147: conclave.vault.v1.Cluster.ListCertificates:input_type -> conclave.vault.v1.ListCertificatesRequest
+	86,  // 148: conclave.vault.v1.Cluster.Seal:input_type -> conclave.vault.v1.SealRequest
+	84,  // 149: conclave.vault.v1.Cluster.ChangeNode:input_type -> conclave.vault.v1.ChangeNodeRequest
+	68,  // 150: conclave.vault.v1.Cluster.RaiseFeatureLevel:input_type -> conclave.vault.v1.RaiseFeatureLevelRequest
+	90,  // 151: conclave.vault.v1.Log.ListEvents:input_type -> conclave.vault.v1.ListEventsRequest
+	93,  // 152: conclave.vault.v1.Log.ReadRecords:input_type -> conclave.vault.v1.ReadRecordsRequest
+	99,  // 153: conclave.vault.v1.Log.TreeHeads:input_type -> conclave.vault.v1.TreeHeadsRequest
+	102, // 154: conclave.vault.v1.Log.GetCheckpoint:input_type -> conclave.vault.v1.GetCheckpointRequest
+	104, // 155: conclave.vault.v1.Log.ProveKey:input_type -> conclave.vault.v1.ProveKeyRequest
+	88,  // 156: conclave.vault.v1.Log.Watch:input_type -> conclave.vault.v1.WatchRequest
+	96,  // 157: conclave.vault.v1.Log.ListUses:input_type -> conclave.vault.v1.ListUsesRequest
+	111, // 158: conclave.vault.v1.Ceremonies.StartGenesis:input_type -> conclave.vault.v1.StartGenesisRequest
+	112, // 159: conclave.vault.v1.Ceremonies.CommitEntropy:input_type -> conclave.vault.v1.CommitEntropyRequest
+	113, // 160: conclave.vault.v1.Ceremonies.RevealEntropy:input_type -> conclave.vault.v1.RevealEntropyRequest
+	114, // 161: conclave.vault.v1.Ceremonies.AcknowledgeShare:input_type -> conclave.vault.v1.AcknowledgeShareRequest
+	115, // 162: conclave.vault.v1.Ceremonies.StartUnseal:input_type -> conclave.vault.v1.StartUnsealRequest
+	117, // 163: conclave.vault.v1.Ceremonies.SubmitShare:input_type -> conclave.vault.v1.SubmitShareRequest
+	120, // 164: conclave.vault.v1.Ceremonies.AbortCeremony:input_type -> conclave.vault.v1.AbortCeremonyRequest
+	121, // 165: conclave.vault.v1.Ceremonies.StartRoster:input_type -> conclave.vault.v1.StartRosterRequest
+	122, // 166: conclave.vault.v1.Ceremonies.SignRoster:input_type -> conclave.vault.v1.SignRosterRequest
+	123, // 167: conclave.vault.v1.Ceremonies.GetCeremony:input_type -> conclave.vault.v1.GetCeremonyRequest
+	131, // 168: conclave.vault.v1.Ceremonies.GetRosters:input_type -> conclave.vault.v1.GetRostersRequest
+	18,  // 169: conclave.vault.v1.Keys.CreateKey:output_type -> conclave.vault.v1.KeyReply
+	18,  // 170: conclave.vault.v1.Keys.GetKey:output_type -> conclave.vault.v1.KeyReply
+	11,  // 171: conclave.vault.v1.Keys.ListKeys:output_type -> conclave.vault.v1.ListKeysReply
+	91,  // 172: conclave.vault.v1.Keys.KeyHistory:output_type -> conclave.vault.v1.EventList
+	18,  // 173: conclave.vault.v1.Keys.RotateKey:output_type -> conclave.vault.v1.KeyReply
+	18,  // 174: conclave.vault.v1.Keys.ChangeKey:output_type -> conclave.vault.v1.KeyReply
+	43,  // 175: conclave.vault.v1.Keys.GetPublicKey:output_type -> conclave.vault.v1.PublicKeyReply
+	18,  // 176: conclave.vault.v1.Keys.SetBudget:output_type -> conclave.vault.v1.KeyReply
+	18,  // 177: conclave.vault.v1.Keys.UpdateKey:output_type -> conclave.vault.v1.KeyReply
+	18,  // 178: conclave.vault.v1.Keys.SetKeyClass:output_type -> conclave.vault.v1.KeyReply
+	5,   // 179: conclave.vault.v1.Keys.CreateImportKey:output_type -> conclave.vault.v1.ImportKeyReply
+	18,  // 180: conclave.vault.v1.Keys.ImportKey:output_type -> conclave.vault.v1.KeyReply
+	8,   // 181: conclave.vault.v1.Keys.ExportKey:output_type -> conclave.vault.v1.ExportKeyReply
+	32,  // 182: conclave.vault.v1.Classes.CreateClass:output_type -> conclave.vault.v1.ClassReply
+	32,  // 183: conclave.vault.v1.Classes.GetClass:output_type -> conclave.vault.v1.ClassReply
+	34,  // 184: conclave.vault.v1.Classes.ListClasses:output_type -> conclave.vault.v1.ListClassesReply
+	32,  // 185: conclave.vault.v1.Classes.UpdateClass:output_type -> conclave.vault.v1.ClassReply
+	37,  // 186: conclave.vault.v1.Classes.DeleteClass:output_type -> conclave.vault.v1.DeleteClassReply
+	39,  // 187: conclave.vault.v1.Classes.CheckClass:output_type -> conclave.vault.v1.CheckClassReply
+	45,  // 188: conclave.vault.v1.Crypto.Sign:output_type -> conclave.vault.v1.SignReply
+	47,  // 189: conclave.vault.v1.Crypto.Verify:output_type -> conclave.vault.v1.VerifyReply
+	49,  // 190: conclave.vault.v1.Crypto.Mac:output_type -> conclave.vault.v1.MacReply
+	47,  // 191: conclave.vault.v1.Crypto.VerifyMac:output_type -> conclave.vault.v1.VerifyReply
+	52,  // 192: conclave.vault.v1.Crypto.Encrypt:output_type -> conclave.vault.v1.EncryptReply
+	54,  // 193: conclave.vault.v1.Crypto.Decrypt:output_type -> conclave.vault.v1.DecryptReply
+	58,  // 194: conclave.vault.v1.Crypto.GenerateDataKey:output_type -> conclave.vault.v1.GenerateDataKeyReply
+	56,  // 195: conclave.vault.v1.Crypto.Rewrap:output_type -> conclave.vault.v1.RewrapReply
+	60,  // 196: conclave.vault.v1.Crypto.Agree:output_type -> conclave.vault.v1.AgreeReply
+	62,  // 197: conclave.vault.v1.Crypto.Encapsulate:output_type -> conclave.vault.v1.EncapsulateReply
+	64,  // 198: conclave.vault.v1.Crypto.Decapsulate:output_type -> conclave.vault.v1.DecapsulateReply
+	66,  // 199: conclave.vault.v1.Cluster.Status:output_type -> conclave.vault.v1.StatusReply
+	71,  // 200: conclave.vault.v1.Cluster.ListNodes:output_type -> conclave.vault.v1.ListNodesReply
+	76,  // 201: conclave.vault.v1.Cluster.CreateJoinToken:output_type -> conclave.vault.v1.CreateJoinTokenReply
+	78,  // 202: conclave.vault.v1.Cluster.IssueCertificate:output_type -> conclave.vault.v1.IssueCertificateReply
+	80,  // 203: conclave.vault.v1.Cluster.RevokeCertificate:output_type -> conclave.vault.v1.RevokeCertificateReply
+	82,  // 204: conclave.vault.v1.Cluster.ListCertificates:output_type -> conclave.vault.v1.ListCertificatesReply
+	87,  // 205: conclave.vault.v1.Cluster.Seal:output_type -> conclave.vault.v1.SealReply
+	85,  // 206: conclave.vault.v1.Cluster.ChangeNode:output_type -> conclave.vault.v1.ChangeNodeReply
+	69,  // 207: conclave.vault.v1.Cluster.RaiseFeatureLevel:output_type -> conclave.vault.v1.RaiseFeatureLevelReply
+	91,  // 208: conclave.vault.v1.Log.ListEvents:output_type -> conclave.vault.v1.EventList
+	94,  // 209: conclave.vault.v1.Log.ReadRecords:output_type -> conclave.vault.v1.ReadRecordsReply
+	100, // 210: conclave.vault.v1.Log.TreeHeads:output_type -> conclave.vault.v1.TreeHeadsReply
+	103, // 211: conclave.vault.v1.Log.GetCheckpoint:output_type -> conclave.vault.v1.CheckpointReply
+	105, // 212: conclave.vault.v1.Log.ProveKey:output_type -> conclave.vault.v1.ProveKeyReply
+	89,  // 213: conclave.vault.v1.Log.Watch:output_type -> conclave.vault.v1.WatchReply
+	97,  // 214: conclave.vault.v1.Log.ListUses:output_type -> conclave.vault.v1.ListUsesReply
+	124, // 215: conclave.vault.v1.Ceremonies.StartGenesis:output_type -> conclave.vault.v1.CeremonyReply
+	124, // 216: conclave.vault.v1.Ceremonies.CommitEntropy:output_type -> conclave.vault.v1.CeremonyReply
+	124, // 217: conclave.vault.v1.Ceremonies.RevealEntropy:output_type -> conclave.vault.v1.CeremonyReply
+	124, // 218: conclave.vault.v1.Ceremonies.AcknowledgeShare:output_type -> conclave.vault.v1.CeremonyReply
+	124, // 219: conclave.vault.v1.Ceremonies.StartUnseal:output_type -> conclave.vault.v1.CeremonyReply
+	118, // 220: conclave.vault.v1.Ceremonies.SubmitShare:output_type -> conclave.vault.v1.SubmitShareReply
+	124, // 221: conclave.vault.v1.Ceremonies.AbortCeremony:output_type -> conclave.vault.v1.CeremonyReply
+	124, // 222: conclave.vault.v1.Ceremonies.StartRoster:output_type -> conclave.vault.v1.CeremonyReply
+	124, // 223: conclave.vault.v1.Ceremonies.SignRoster:output_type -> conclave.vault.v1.CeremonyReply
+	124, // 224: conclave.vault.v1.Ceremonies.GetCeremony:output_type -> conclave.vault.v1.CeremonyReply
+	132, // 225: conclave.vault.v1.Ceremonies.GetRosters:output_type -> conclave.vault.v1.GetRostersReply
+	169, // [169:226] is the sub-list for method output_type
+	112, // [112:169] is the sub-list for method input_type
+	112, // [112:112] is the sub-list for extension type_name
+	112, // [112:112] is the sub-list for extension extendee
+	0,   // [0:112] is the sub-list for field type_name
 }
 
 func init() { file_transport_vaultpb_vault_proto_init() }
@@ -10788,14 +11227,14 @@ func file_transport_vaultpb_vault_proto_init() {
 	if File_transport_vaultpb_vault_proto != nil {
 		return
 	}
-	file_transport_vaultpb_vault_proto_msgTypes[10].OneofWrappers = []any{}
+	file_transport_vaultpb_vault_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transport_vaultpb_vault_proto_rawDesc), len(file_transport_vaultpb_vault_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   131,
+			NumMessages:   136,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

@@ -44,6 +44,7 @@ const (
 	Keys_SetKeyClass_FullMethodName     = "/conclave.vault.v1.Keys/SetKeyClass"
 	Keys_CreateImportKey_FullMethodName = "/conclave.vault.v1.Keys/CreateImportKey"
 	Keys_ImportKey_FullMethodName       = "/conclave.vault.v1.Keys/ImportKey"
+	Keys_ExportKey_FullMethodName       = "/conclave.vault.v1.Keys/ExportKey"
 )
 
 // KeysClient is the client API for Keys service.
@@ -75,6 +76,9 @@ type KeysClient interface {
 	CreateImportKey(ctx context.Context, in *CreateImportKeyRequest, opts ...grpc.CallOption) (*ImportKeyReply, error)
 	// ImportKey makes a key of material from elsewhere, wrapped by the client to an import key. Any node takes it.
 	ImportKey(ctx context.Context, in *ImportKeyRequest, opts ...grpc.CallOption) (*KeyReply, error)
+	// ExportKey hands a version's material out, wrapped to a recipient's public key, where class and key permit it. It is in the lifecycle log before it is
+	// released.
+	ExportKey(ctx context.Context, in *ExportKeyRequest, opts ...grpc.CallOption) (*ExportKeyReply, error)
 }
 
 type keysClient struct {
@@ -205,6 +209,16 @@ func (c *keysClient) ImportKey(ctx context.Context, in *ImportKeyRequest, opts .
 	return out, nil
 }
 
+func (c *keysClient) ExportKey(ctx context.Context, in *ExportKeyRequest, opts ...grpc.CallOption) (*ExportKeyReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExportKeyReply)
+	err := c.cc.Invoke(ctx, Keys_ExportKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // KeysServer is the server API for Keys service.
 // All implementations must embed UnimplementedKeysServer
 // for forward compatibility.
@@ -234,6 +248,9 @@ type KeysServer interface {
 	CreateImportKey(context.Context, *CreateImportKeyRequest) (*ImportKeyReply, error)
 	// ImportKey makes a key of material from elsewhere, wrapped by the client to an import key. Any node takes it.
 	ImportKey(context.Context, *ImportKeyRequest) (*KeyReply, error)
+	// ExportKey hands a version's material out, wrapped to a recipient's public key, where class and key permit it. It is in the lifecycle log before it is
+	// released.
+	ExportKey(context.Context, *ExportKeyRequest) (*ExportKeyReply, error)
 	mustEmbedUnimplementedKeysServer()
 }
 
@@ -279,6 +296,9 @@ func (UnimplementedKeysServer) CreateImportKey(context.Context, *CreateImportKey
 }
 func (UnimplementedKeysServer) ImportKey(context.Context, *ImportKeyRequest) (*KeyReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ImportKey not implemented")
+}
+func (UnimplementedKeysServer) ExportKey(context.Context, *ExportKeyRequest) (*ExportKeyReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExportKey not implemented")
 }
 func (UnimplementedKeysServer) mustEmbedUnimplementedKeysServer() {}
 func (UnimplementedKeysServer) testEmbeddedByValue()              {}
@@ -517,6 +537,24 @@ func _Keys_ImportKey_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Keys_ExportKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExportKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServer).ExportKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keys_ExportKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServer).ExportKey(ctx, req.(*ExportKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Keys_ServiceDesc is the grpc.ServiceDesc for Keys service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -571,6 +609,10 @@ var Keys_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ImportKey",
 			Handler:    _Keys_ImportKey_Handler,
+		},
+		{
+			MethodName: "ExportKey",
+			Handler:    _Keys_ExportKey_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
@@ -885,6 +927,7 @@ const (
 	Crypto_Encrypt_FullMethodName         = "/conclave.vault.v1.Crypto/Encrypt"
 	Crypto_Decrypt_FullMethodName         = "/conclave.vault.v1.Crypto/Decrypt"
 	Crypto_GenerateDataKey_FullMethodName = "/conclave.vault.v1.Crypto/GenerateDataKey"
+	Crypto_Rewrap_FullMethodName          = "/conclave.vault.v1.Crypto/Rewrap"
 	Crypto_Agree_FullMethodName           = "/conclave.vault.v1.Crypto/Agree"
 	Crypto_Encapsulate_FullMethodName     = "/conclave.vault.v1.Crypto/Encapsulate"
 	Crypto_Decapsulate_FullMethodName     = "/conclave.vault.v1.Crypto/Decapsulate"
@@ -903,6 +946,8 @@ type CryptoClient interface {
 	Encrypt(ctx context.Context, in *EncryptRequest, opts ...grpc.CallOption) (*EncryptReply, error)
 	Decrypt(ctx context.Context, in *DecryptRequest, opts ...grpc.CallOption) (*DecryptReply, error)
 	GenerateDataKey(ctx context.Context, in *GenerateDataKeyRequest, opts ...grpc.CallOption) (*GenerateDataKeyReply, error)
+	// Rewrap protects a ciphertext of an AES-GCM key anew, with the primary version. The plaintext does not leave the node.
+	Rewrap(ctx context.Context, in *RewrapRequest, opts ...grpc.CallOption) (*RewrapReply, error)
 	// Agree computes the shared secret of a key agreement key and a peer's public key. It is no key yet: derive one from it.
 	Agree(ctx context.Context, in *AgreeRequest, opts ...grpc.CallOption) (*AgreeReply, error)
 	// Encapsulate makes a shared key with the public half of a decapsulation key; Decapsulate gives it back to the holder.
@@ -988,6 +1033,16 @@ func (c *cryptoClient) GenerateDataKey(ctx context.Context, in *GenerateDataKeyR
 	return out, nil
 }
 
+func (c *cryptoClient) Rewrap(ctx context.Context, in *RewrapRequest, opts ...grpc.CallOption) (*RewrapReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RewrapReply)
+	err := c.cc.Invoke(ctx, Crypto_Rewrap_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *cryptoClient) Agree(ctx context.Context, in *AgreeRequest, opts ...grpc.CallOption) (*AgreeReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AgreeReply)
@@ -1031,6 +1086,8 @@ type CryptoServer interface {
 	Encrypt(context.Context, *EncryptRequest) (*EncryptReply, error)
 	Decrypt(context.Context, *DecryptRequest) (*DecryptReply, error)
 	GenerateDataKey(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyReply, error)
+	// Rewrap protects a ciphertext of an AES-GCM key anew, with the primary version. The plaintext does not leave the node.
+	Rewrap(context.Context, *RewrapRequest) (*RewrapReply, error)
 	// Agree computes the shared secret of a key agreement key and a peer's public key. It is no key yet: derive one from it.
 	Agree(context.Context, *AgreeRequest) (*AgreeReply, error)
 	// Encapsulate makes a shared key with the public half of a decapsulation key; Decapsulate gives it back to the holder.
@@ -1066,6 +1123,9 @@ func (UnimplementedCryptoServer) Decrypt(context.Context, *DecryptRequest) (*Dec
 }
 func (UnimplementedCryptoServer) GenerateDataKey(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GenerateDataKey not implemented")
+}
+func (UnimplementedCryptoServer) Rewrap(context.Context, *RewrapRequest) (*RewrapReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rewrap not implemented")
 }
 func (UnimplementedCryptoServer) Agree(context.Context, *AgreeRequest) (*AgreeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Agree not implemented")
@@ -1223,6 +1283,24 @@ func _Crypto_GenerateDataKey_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Crypto_Rewrap_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RewrapRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).Rewrap(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_Rewrap_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).Rewrap(ctx, req.(*RewrapRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Crypto_Agree_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AgreeRequest)
 	if err := dec(in); err != nil {
@@ -1311,6 +1389,10 @@ var Crypto_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GenerateDataKey",
 			Handler:    _Crypto_GenerateDataKey_Handler,
+		},
+		{
+			MethodName: "Rewrap",
+			Handler:    _Crypto_Rewrap_Handler,
 		},
 		{
 			MethodName: "Agree",
