@@ -30,6 +30,30 @@ func (l UseLimit) permits(o UseLimit) bool {
 		wider(l.Operations, o.Operations) && wider(l.Bytes, o.Bytes)
 }
 
+// within reports whether l never permits more in a window of a class's budget than that does. Windows of both are multiples of their periods since
+// 1970; where they do not fit into each other, parts of more of them lie in one.
+func (l UseLimit) within(b Budget) bool {
+	if l.None() || b == (Budget{}) {
+		return true
+	}
+	n := windows(l.Per, b.Period)
+	return fits(l.Operations, b.Operations, n) && fits(l.Bytes, b.Bytes, n)
+}
+
+// windows is how many of a period per, which is zero for ever, touch one of a longer or shorter period.
+func windows(per, period time.Duration) uint64 {
+	switch {
+	case per == 0 || per%period == 0:
+		return 1
+	case period%per == 0:
+		return uint64(period / per)
+	default:
+		return uint64(period/per) + 2
+	}
+}
+
+func fits(limit, into, times uint64) bool { return into == 0 || limit != 0 && limit <= into/times }
+
 func wider(limit, than uint64) bool { return limit == 0 || than != 0 && limit >= than }
 
 // window is the beginning of the window that t lies in, in Unix milliseconds; 0 for a limit without a period.

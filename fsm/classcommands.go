@@ -224,6 +224,9 @@ func (s *State) breaks(c Class, k *Key) []ClassEffect {
 			add(v.Version, "hardware_only", "its material was made in a token without a hardware boundary")
 		}
 	}
+	if u := s.UseRecord(k.ID); u != nil && s.FeatureLevel() >= levelOfBudgets && k.hasMaterial() && !u.Limit.within(c.Budget) {
+		add(0, "budget", "its own budget, "+u.Limit.String()+", is more than the class allows: lower it first (conclave key budget)")
+	}
 	if len(all) == 0 && c.HardwareOnly && !s.cluster.Dev && k.hasMaterial() {
 		for _, n := range s.nodes.Values() {
 			if !n.Device.HardwareSafe {

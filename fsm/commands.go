@@ -220,6 +220,15 @@ type ImportKey struct {
 	ImportKey string // its id, "NODE/UUID"; for the lifecycle log
 }
 
+// ExportKey says, before it is so, that the material of a version leaves the cluster, wrapped to a recipient's key. Nothing leaves without it.
+type ExportKey struct {
+	Name      KeyName
+	ID        KeyID
+	Version   Version
+	Form      string   // of wrapping, in hsm.Form's words
+	Recipient [32]byte // SHA-256 of the recipient's SubjectPublicKeyInfo
+}
+
 // Material is a wrapped version as hsm.WrappedKey carries it.
 type Material struct {
 	Generation   uint32

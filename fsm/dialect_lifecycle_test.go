@@ -20,10 +20,27 @@ func (d *dialect) lifecycleCommand(verb string) fsm.Command {
 		return fsm.DeleteClass{Name: d.word(1)}
 	case "set-class": // set-class KEY CLASS [reason=TEXT]
 		return fsm.SetKeyClass{Name: fsm.KeyName(d.word(1)), Class: d.word(2), Reason: d.option("reason", "")}
-	case "update": // update KEY [label=NAME:VALUE,…] [remove=NAME,…] [description=T] [purpose=T] [owner=A] [link=KIND:TARGET] [unlink=…] [version=N] [activate=1h] [deactivate=1h|none] [revision=N]
+	case "update": // update KEY [label=NAME:VALUE,…] [remove=NAME,…] [description=T] [purpose=T] [owner=A] [link=KIND:TARGET] [unlink=…] [version=N] [activate=1h] [deactivate=1h|none] [revision=N] [never-exportable]
 		return d.updateCommand()
 	case "execute": // execute KIND SUBJECT [version=N] [in=1h] [revision=N] [generation=N]: without in and revision as it stands in the schedule
 		return d.dueCommand()
+	case "export": // export KEY [version=1] [form=F] [to=LABEL] [id=LABEL]
+		c := fsm.ExportKey{
+			Name: fsm.KeyName(d.word(1)), ID: fsm.KeyID(uuid(d.option("id", d.word(1)))), Version: fsm.Version(d.number("version", 1)),
+			Form: d.option("form", "ecdh"),
+		}
+		if to := d.option("to", "bank"); to != "" {
+			c.Recipient = [32]byte(digest(to))
+		}
+		return c
+	case "budget": // budget KEY [operations=N] [bytes=N] [per=1h] [exact]
+		return fsm.SetBudget{Name: fsm.KeyName(d.word(1)), Limit: fsm.UseLimit{
+			Amount: fsm.Amount{Operations: d.number("operations", 0), Bytes: d.number("bytes", 0)}, Per: d.duration("per", "0s"), Exact: d.has("exact"),
+		}}
+	case "raise": // raise LEVEL
+		d.options["level"] = d.word(1)
+		level := uint32(d.number("level", 0))
+		return fsm.RaiseFeatureLevel{Level: level, Nodes: d.levels(level)}
 	case "erased": // erased NODE KEY [version=N] [kind=state] [boot=B]
 		k, _ := d.m.State().Key(fsm.KeyName(d.word(2)))
 		return fsm.RecordErasure{
@@ -97,7 +114,7 @@ func (d *dialect) links(option string) []fsm.Link {
 func (d *dialect) updateCommand() fsm.Command {
 	c := fsm.UpdateKey{
 		Name: fsm.KeyName(d.word(1)), Revision: d.number("revision", 0), RemoveLabels: d.list("remove", ""), AddLinks: d.links("link"),
-		RemoveLinks: d.links("unlink"), Version: fsm.Version(d.number("version", 0)),
+		RemoveLinks: d.links("unlink"), Version: fsm.Version(d.number("version", 0)), NeverExportable: d.has("never-exportable"),
 	}
 	for _, text := range d.list("label", "") {
 		name, value, _ := strings.Cut(text, ":")
@@ -207,7 +224,7 @@ func showPlans(v fsm.KeyVersion) string {
 				IsZero() bool
 				Format(string) string
 			}
-		}{{"activate", d.ActivateAt}, {"deactivate", d.DeactivateAt}, {"processing-ended", d.ProcessingEndedAt}} {
+		}{{"activate", d.ActivateAt}, {"deactivate", d.DeactivateAt}, {"processing-ended", d.ProcessingEndedAt}, {"exported", d.ExportedAt}} {
 			if !p.at.IsZero() {
 				out += " " + p.name + "=" + p.at.Format("2006-01-02T15:04")
 			}

@@ -67,6 +67,9 @@ func showKey(k fsm.Key) string {
 	if k.Users() != nil {
 		out += " users=" + strings.Join(k.Users(), "+")
 	}
+	if k.NeverExportable {
+		out += " never-exportable"
+	}
 	if m := k.Meta(); k.Metadata != nil {
 		out += fmt.Sprintf("\n  %q for %q %v", m.Description, m.Purpose, m.Links)
 	}
@@ -74,6 +77,9 @@ func showKey(k fsm.Key) string {
 		out += fmt.Sprintf("\n  v%d %s", v.Version, v.State)
 		if v.Imported {
 			out += " imported"
+		}
+		if v.Exportable {
+			out += " exportable"
 		}
 		if v.Reason != "" {
 			out += fmt.Sprintf(" because %q", v.Reason)

@@ -89,7 +89,7 @@ func (x *execution) rotateByDate(k Key, c ExecuteDue) error {
 	if len(k.Versions) >= MaxVersions {
 		return refuse(CodeLimit, "key %s has %d versions, which is the limit: create another key", k.Name, MaxVersions)
 	}
-	if err := x.checkMaterial(k.Algorithm, k.Class, c.Material); err != nil {
+	if err := x.checkRotation(k, c.Material); err != nil {
 		return err
 	}
 	x.addVersion(k, c.Material, time.Time{}, "key.rotate", "due_at="+stamp(c.At))

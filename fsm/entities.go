@@ -267,10 +267,12 @@ type Key struct {
 	Labels    []Label // sorted by name
 	CreatedAt time.Time
 	Primary   Version
-	Versions  []KeyVersion // ascending
-	Revision  uint64       // index of the last change
-	Barrier   Barrier
-	Metadata  *Metadata // nil: none
+	// NeverExportable: no version is exported any more, and none that can be is made. It is never taken back.
+	NeverExportable bool
+	Versions        []KeyVersion // ascending
+	Revision        uint64       // index of the last change
+	Barrier         Barrier
+	Metadata        *Metadata // nil: none
 }
 
 // Label is a name and value that users attach to a key.

@@ -61,6 +61,7 @@ func everyCommand() []fsm.Command {
 		fsm.UpdateKey{Name: "n"},
 		fsm.ExecuteDue{Due: fsm.Due{Kind: fsm.DueRotate, Subject: "n", Version: 1, At: opening, Revision: 9}, Material: m},
 		fsm.RecordErasure{Node: "n1", Boot: "b", Erasure: fsm.ErasureState, Erased: []fsm.ErasedVersion{{Key: "k", Version: 2}}},
+		fsm.ExportKey{Name: "n", ID: "k", Version: 2, Form: "f", Recipient: [32]byte{1}},
 		fsm.ImportKey{ImportKey: "n1/i", Key: fsm.CreateKey{ID: "k", Name: "n", Algorithm: "a", Class: "c", Labels: []fsm.Label{{Name: "l", Value: "v"}}, Material: m,
 			ActivateAt: opening, DeactivateAt: opening.Add(1e9), Description: "d", Purpose: "p", Links: []fsm.Link{{Kind: fsm.LinkReplaces, Target: "o"}}}},
 	}
@@ -73,7 +74,7 @@ func entryOf(c fsm.Command) fsm.Entry {
 // numbered are the numbers of commands that do not follow from their place in everyCommand.
 var numbered = map[string]uint32{
 	"fsm.CreateClass": 30, "fsm.UpdateClass": 31, "fsm.DeleteClass": 32, "fsm.SetKeyClass": 33, "fsm.UpdateKey": 34, "fsm.ExecuteDue": 35,
-	"fsm.RecordErasure": 36, "fsm.ImportKey": 60,
+	"fsm.RecordErasure": 36, "fsm.ImportKey": 60, "fsm.ExportKey": 61,
 }
 
 func TestEntryRoundTrip(t *testing.T) {

@@ -39,6 +39,7 @@ const (
 	typeRemoveNode  EntryType = 52
 
 	typeImportKey EntryType = 60
+	typeExportKey EntryType = 61
 
 	typeSetBudget  EntryType = 65
 	typeReserveUse EntryType = 66
@@ -80,7 +81,7 @@ func (CreateClass) Restricting() bool        { return false }
 func (UpdateClass) Restricting() bool        { return true }
 func (DeleteClass) Restricting() bool        { return false }
 func (SetKeyClass) Restricting() bool        { return true }
-func (UpdateKey) Restricting() bool          { return true } // where it takes users away
+func (UpdateKey) Restricting() bool          { return true } // where it takes users, or the right to export, away
 func (RecordErasure) Restricting() bool      { return false }
 
 // Restricting: the end of a period takes a right away. A destruction that is carried out takes none that its order left.
@@ -89,6 +90,7 @@ func (DrainNode) Restricting() bool    { return true }
 func (UndrainNode) Restricting() bool  { return false }
 func (RemoveNode) Restricting() bool   { return true }
 func (ImportKey) Restricting() bool    { return false }
+func (ExportKey) Restricting() bool    { return false }
 
 // Restricting: everything that takes a right away. Resume and cancel give something back, or nothing.
 func (c ChangeKey) Restricting() bool {
@@ -136,6 +138,7 @@ func (DrainNode) entryType() EntryType          { return typeDrainNode }
 func (UndrainNode) entryType() EntryType        { return typeUndrainNode }
 func (RemoveNode) entryType() EntryType         { return typeRemoveNode }
 func (ImportKey) entryType() EntryType          { return typeImportKey }
+func (ExportKey) entryType() EntryType          { return typeExportKey }
 
 // proposedByNodes reports whether nodes propose c by themselves, so that it may come without a request id. All of these are
 // idempotent or guarded by what they refer to, so that a second proposal does no harm.

@@ -46,6 +46,9 @@ func (x *execution) admissible() error {
 	if !first && !x.Initialised() {
 		return refuse(CodeUninitialised, "the cluster is not initialised: run conclave init on one node")
 	}
+	if r := x.Speaks(x.entry.Command); r.Code != CodeOK {
+		return refuse(r.Code, "%s", r.Message)
+	}
 	if x.entry.Actor == "" {
 		return invalid("an entry names the identity on whose behalf it was proposed")
 	}
@@ -115,6 +118,8 @@ func (x *execution) execute(command Command) error {
 		return x.createKey(c)
 	case ImportKey:
 		return x.importKey(c)
+	case ExportKey:
+		return x.exportKey(c)
 	case RotateKey:
 		return x.rotateKey(c)
 	case ChangeKey:

@@ -3,16 +3,20 @@ package fsm_test
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/conclave-vault/conclave/fsm"
+	"github.com/conclave-vault/conclave/fsm/fsmpb"
 )
 
-// The golden folders, one a feature level, hold a log that a release wrote, and the snapshot and digest it came to. They are added
+// The golden folders, one a feature level or more, hold a log that a release wrote, and the snapshot and digest it came to. They are added
 // to, never made anew: a test here that fails says that a node of this release would differ from those that wrote them.
 
 func goldens(t *testing.T, run func(t *testing.T, read func(name string) []byte)) {
@@ -71,5 +75,41 @@ func wantDigest(t *testing.T, what string, read func(string) []byte, s *fsm.Stat
 	want := strings.TrimSpace(string(read("digest.hex")))
 	if got := fmt.Sprintf("%x", s.Digest()); got != want {
 		t.Errorf("%s gives the digest %s, it gave %s when it was written", what, got, want)
+	}
+}
+
+// TestEveryEntryTypeIsGolden: an entry type without a golden line could change its meaning and no test would tell.
+func TestEveryEntryTypeIsGolden(t *testing.T) {
+	seen := map[uint32]bool{}
+	goldens(t, func(t *testing.T, read func(string) []byte) {
+		for i, line := range strings.Fields(string(read("log.hex"))) {
+			data, err := hex.DecodeString(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var w fsmpb.Entry
+			if err := proto.Unmarshal(data, &w); err != nil {
+				t.Fatalf("line %d: %v", i+1, err)
+			}
+			seen[w.GetType()] = true
+		}
+	})
+	const beyond = 1000 // no number is that high yet
+	known := 0
+	for n := uint32(1); n <= beyond; n++ {
+		data, err := proto.Marshal(&fsmpb.Entry{Type: n, MustUnderstand: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fsm.DecodeEntry(data); errors.Is(err, fsm.ErrUnknownEntry) {
+			continue
+		}
+		known++
+		if !seen[n] {
+			t.Errorf("entry type %d is in no golden log: add a folder to testdata/golden that has it", n)
+		}
+	}
+	if known < len(everyCommand()) {
+		t.Errorf("only %d types are known, and there are more commands: the test looks in the wrong way", known)
 	}
 }

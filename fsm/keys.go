@@ -219,10 +219,22 @@ func (x *execution) rotateKey(c RotateKey) error {
 			return err
 		}
 	}
-	if err := x.checkMaterial(k.Algorithm, k.Class, c.Material); err != nil {
+	if err := x.checkRotation(k, c.Material); err != nil {
 		return err
 	}
 	x.addVersion(k, c.Material, c.ActivateAt, "key.rotate", "")
+	return nil
+}
+
+// checkRotation checks a further version's material. Exportability is decided when a key is made, and lost for good: no rotation brings it. Whoever
+// made the material read an older state, so it is made again.
+func (x *execution) checkRotation(k Key, m Material) error {
+	if err := x.checkMaterial(k.Algorithm, k.Class, m); err != nil {
+		return err
+	}
+	if m.Exportable && x.FeatureLevel() >= levelOfExports && !x.Exports(&k) {
+		return refuse(CodeVersionConflict, "key %s is not exportable, and the material is: read it again", k.Name)
+	}
 	return nil
 }
 

@@ -7,14 +7,40 @@ import "fmt"
 //
 //	1  the first
 //	2  snapshots of format 2; the digest of form 2, which keeps each key's part; MaxAllRequests
+//	3  exports (ExportKey, UpdateKey.NeverExportable), and that a rotation keeps the key's exportability; a key's own use budget lies within its class's
 const (
 	oldestLevel = 1
 	// FeatureLevel is the newest that this release understands: what a new cluster begins with.
-	FeatureLevel = 2
+	FeatureLevel = 3
+
+	levelOfExports = 3
+	levelOfBudgets = 3 // a key's own budget within its class's
 )
 
 // FeatureLevel is the one in force: what is proposed, written and computed is of this level.
 func (s *State) FeatureLevel() uint32 { return s.cluster.FeatureLevel }
+
+// neededLevel is the level that brought a command, or a field of one.
+func neededLevel(c Command) uint32 {
+	switch c := c.(type) {
+	case ExportKey:
+		return levelOfExports
+	case UpdateKey:
+		if c.NeverExportable {
+			return levelOfExports
+		}
+	}
+	return oldestLevel
+}
+
+// Speaks refuses what is of a higher level than the one in force. The leader asks before it proposes, because a member of an older release would have to
+// stop at the entry; the machine asks again, because levels are part of what it promises.
+func (s *State) Speaks(c Command) Result {
+	if needed := neededLevel(c); needed > oldestLevel && s.FeatureLevel() < needed {
+		return Result{Code: CodeUnsupported, Message: fmt.Sprintf("this needs feature level %d, and the cluster is at level %d: when every node runs a release that understands it, raise it with conclave level raise", needed, s.FeatureLevel())}
+	}
+	return Result{}
+}
 
 // NodeLevel is a member's word on the newest feature level that it understands.
 type NodeLevel struct {

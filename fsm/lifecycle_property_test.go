@@ -26,14 +26,14 @@ func fullUpdate() fsm.UpdateKey {
 	return fsm.UpdateKey{
 		Name: "n", Revision: 3, SetLabels: []fsm.Label{{Name: "l", Value: "v"}}, RemoveLabels: []string{"m"}, Description: &d, Purpose: &p, Owner: &owner,
 		AddLinks: []fsm.Link{{Kind: fsm.LinkReplaces, Target: "o"}}, RemoveLinks: []fsm.Link{{Kind: fsm.LinkCertificate, Target: "1"}}, Version: 2,
-		ActivateAt: &at, DeactivateAt: &later,
+		ActivateAt: &at, DeactivateAt: &later, NeverExportable: true,
 	}
 }
 
-// randomLifecycle draws something about classes, dates and erasure.
+// randomLifecycle draws something about classes, dates, exports and erasure.
 func randomLifecycle(rt *rapid.T, s *stage, name fsm.KeyName, member fsm.NodeID) fsm.Command {
 	state := s.m.State()
-	switch rapid.IntRange(0, 7).Draw(rt, "lifecycle") {
+	switch rapid.IntRange(0, 9).Draw(rt, "lifecycle") {
 	case 0:
 		c := fsm.Class{
 			Name: "own", Lease: rapid.SampledFrom([]fsm.LeaseMode{fsm.LeaseLeased, fsm.LeaseStrict}).Draw(rt, "lease"), UsageLog: fsm.UsageBuffered,
@@ -59,6 +59,16 @@ func randomLifecycle(rt *rapid.T, s *stage, name fsm.KeyName, member fsm.NodeID)
 	case 4:
 		list := append(state.AwaitingErasure(member, 2), fsm.ErasedVersion{Key: fsm.KeyID(uuid("a")), Version: 1})
 		return fsm.RecordErasure{Node: member, Boot: "b", Erasure: fsm.ErasureState, Erased: list}
+	case 5:
+		k, _ := state.Key(name)
+		return fsm.ExportKey{Name: name, ID: k.ID, Version: fsm.Version(rapid.IntRange(1, 2).Draw(rt, "version")), Form: "f", Recipient: [32]byte{1}}
+	case 6:
+		m := material(1)
+		m.Exportable = true
+		if rapid.Bool().Draw(rt, "never") {
+			return fsm.UpdateKey{Name: name, NeverExportable: true}
+		}
+		return fsm.CreateKey{ID: fsm.KeyID(uuid(string(name))), Name: name, Algorithm: "ed25519", Material: m}
 	default:
 		due := state.Due(s.clock.Add(time.Duration(rapid.IntRange(0, 1).Draw(rt, "early"))*time.Hour), 10, nil)
 		if len(due) == 0 {

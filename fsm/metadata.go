@@ -41,6 +41,7 @@ type Dates struct {
 	ActivateAt        time.Time // of a pre-active one
 	DeactivateAt      time.Time // of one that is or will be active
 	ProcessingEndedAt time.Time // the recipient period of its class is over
+	ExportedAt        time.Time // its material left the cluster, last
 }
 
 // with returns a changed copy: states share what is pointed to.
@@ -79,6 +80,8 @@ type UpdateKey struct {
 	Version      Version // of the dates; 0: the primary one
 	ActivateAt   *time.Time
 	DeactivateAt *time.Time // the zero time: as the class says
+	// NeverExportable forbids every export from now on, for good.
+	NeverExportable bool
 }
 
 func validMetadata(m Metadata) error {
@@ -133,7 +136,7 @@ func (k Key) Meta() Metadata {
 	return *k.Metadata
 }
 
-// updateKey is a restriction if it takes users away.
+// updateKey is a restriction if it takes users, or the right to export, away.
 func (x *execution) updateKey(c UpdateKey) error {
 	old, err := x.findKey(c.Name)
 	if err != nil {
@@ -152,7 +155,7 @@ func (x *execution) updateKey(c UpdateKey) error {
 	if len(told) == 0 {
 		return invalid("the update of key %s changes nothing", old.Name)
 	}
-	if slices.ContainsFunc(old.Users(), func(u string) bool { return !k.MayUse(u) }) {
+	if k.NeverExportable != old.NeverExportable || slices.ContainsFunc(old.Users(), func(u string) bool { return !k.MayUse(u) }) {
 		if err := x.roomForBarrier(); err != nil {
 			return err
 		}
@@ -197,6 +200,9 @@ func (x *execution) updated(k Key, c UpdateKey) (Key, []string, error) {
 		told = append(told, "links")
 	}
 	k.Metadata = newMetadata(meta.Description, meta.Purpose, meta.Links)
+	if c.NeverExportable && !k.NeverExportable {
+		k.NeverExportable, told = true, append(told, "never_exportable")
+	}
 	k, dates, err := x.redated(k, c)
 	return k, append(told, dates...), err
 }

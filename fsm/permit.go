@@ -1,6 +1,9 @@
 package fsm
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Operation is a use of a key.
 type Operation uint8
@@ -17,11 +20,14 @@ const (
 	OpEncapsulate   // with the public half
 	OpDecapsulate   // open what was encapsulated for the key: a decryption
 	OpEncryptPublic // with the public half of a decryption key
+	OpExport        // hand the material out, wrapped to somebody's key
+	OpRewrap        // decrypt what an old version protected, to protect it anew with the primary one, within the node
 )
 
 var operationNames = [...]string{
 	OpEncrypt: "encrypt", OpDecrypt: "decrypt", OpSign: "sign", OpVerify: "verify", OpMAC: "mac", OpVerifyMAC: "verify-mac", OpDataKey: "datakey",
 	OpDerive: "derive", OpEncapsulate: "encapsulate", OpDecapsulate: "decapsulate", OpEncryptPublic: "encrypt-public",
+	OpExport: "export", OpRewrap: "rewrap",
 }
 
 // String is the operation's name as users type it.
@@ -36,7 +42,7 @@ func (op Operation) String() string {
 type Permission struct {
 	Allowed bool
 	Warning string // the use is allowed, but whoever relies on it must hear this
-	Code    Code   // of a refusal: CodeState, CodeNeedsApproval or CodeInvalid
+	Code    Code   // of a refusal: CodeState, CodeNeedsApproval, CodeDenied or CodeInvalid
 	Message string // of a refusal: why, and what to do
 }
 
@@ -57,11 +63,24 @@ func Permit(op Operation, c Class, v KeyVersion, reason string) Permission {
 		p = permitProcessing(op, c, v, reason)
 	case OpVerify:
 		p = permitVerify(state)
+	case OpExport:
+		p = permitExport(c, v)
+	case OpRewrap:
+		p = permitRewrap(c, v)
 	default:
 		return denyUse(CodeInvalid, "%s is not known", op)
 	}
 	if a := c.Approval(ApprovalUse); p.Allowed && a.Quorum > 0 && usesSecret(op) {
 		return denyUse(CodeNeedsApproval, "class %s needs %d approvals for %s, which this release cannot collect", c.Name, a.Quorum, op)
+	}
+	return p
+}
+
+// PermitFor is Permit with what the key says beyond its class: a key that is never to be exported is not, whatever the class permits.
+func PermitFor(op Operation, c Class, k *Key, v KeyVersion, reason string) Permission {
+	p := Permit(op, c, v, reason)
+	if p.Allowed && op == OpExport && k.NeverExportable {
+		return denyUse(CodeState, "the key is never to be exported, which cannot be taken back")
 	}
 	return p
 }
@@ -110,6 +129,37 @@ func permitProcessing(op Operation, c Class, v KeyVersion, reason string) Permis
 		return denyUse(CodeNeedsApproval, "the key version is compromised: %s needs a quorum's approval, which this release cannot collect", op)
 	default:
 		return denyUse(CodeState, "the key version is %s: %s is not possible; %s", state, op, remedy(state))
+	}
+}
+
+// permitExport: what may be used in earnest, or could be, may leave, where class and birth permit it. What is in doubt stays where it is.
+func permitExport(c Class, v KeyVersion) Permission {
+	switch v.State {
+	case StatePreActive, StateActive, StateDeactivated:
+	default:
+		return denyUse(CodeState, "the key version is %s: its material is not exported; %s", v.State, remedy(v.State))
+	}
+	if !c.Export {
+		return denyUse(CodeState, "class %s never exports", c.Name)
+	}
+	if !v.Exportable {
+		return denyUse(CodeState, "the key version was not made exportable, and what was not never is: create another key (key create --exportable)")
+	}
+	var no *refusal
+	if errors.As(c.permits("export"), &no) {
+		return denyUse(no.code, "%s", no.message)
+	}
+	return allowUse()
+}
+
+// permitRewrap: in time, everything that protects still moves to the primary version. Past the recipient period it does not, else that period would
+// end nothing: who may rewrap may decrypt the result.
+func permitRewrap(c Class, v KeyVersion) Permission {
+	switch v.State {
+	case StateActive, StateDeactivated, StateCompromised:
+		return permitProcessing(OpRewrap, c, v, "")
+	default:
+		return denyUse(CodeState, "the key version is %s: %s is not possible; %s", v.State, OpRewrap, remedy(v.State))
 	}
 }
 

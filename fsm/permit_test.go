@@ -23,6 +23,8 @@ decrypt          s       s          y      s         y           q           s  
 decapsulate      s       s          y      s         y           q           s                 s          s         s
 verify-mac       s       s          y      s         y           q           s                 s          s         s
 verify           s       s          y      w         y           w           w                 w          w         w
+export           s       y          y      s         y           s           s                 s          s         s
+rewrap           s       s          y      s         y           q           s                 s          s         s
 low:decrypt      s       s          y      r         y           q           s                 s          s         s
 low:decapsulate  s       s          y      r         y           q           s                 s          s         s
 low:verify-mac   s       s          y      r         y           q           s                 s          s         s
@@ -33,6 +35,9 @@ public-trust:datakey s   s          q      s         s           s           s  
 public-trust:derive  s   s          q      s         s           s           s                 s          s         s
 public-trust:decrypt s   s          q      s         q           q           s                 s          s         s
 public-trust:decapsulate s s        q      s         q           q           s                 s          s         s
+public-trust:rewrap  s   s          q      s         q           q           s                 s          s         s
+public-trust:export  s   s          s      s         s           s           s                 s          s         s
+critical:export  s       s          s      s         s           s           s                 s          s         s
 `
 
 // readPermitTable returns class:operation → cells, in the order of the columns.
@@ -52,11 +57,14 @@ func readPermitTable(t *testing.T) (columns []string, rows map[string][]string) 
 
 func TestPermitIsTheTable(t *testing.T) {
 	columns, rows := readPermitTable(t)
-	for op := fsm.OpEncrypt; op <= fsm.OpEncryptPublic; op++ {
+	for op := fsm.OpEncrypt; op <= fsm.OpRewrap; op++ {
 		for _, class := range []string{"public-trust", "critical", "standard", "low"} {
 			row, ok := rows[class+":"+op.String()]
 			if !ok {
 				row = rows[op.String()]
+			}
+			if row == nil {
+				t.Fatalf("the table has no row %s", op)
 			}
 			for i, cell := range row {
 				state := fsm.KeyState(i)
@@ -69,10 +77,10 @@ func TestPermitIsTheTable(t *testing.T) {
 	}
 }
 
-// permit is the verdict on a version of a built-in class.
+// permit is the verdict on a version of a built-in class, made exportable.
 func permit(op fsm.Operation, class string, state fsm.KeyState, reason string) fsm.Permission {
 	c, _ := fsm.New().State().Class(class)
-	return fsm.Permit(op, c, fsm.KeyVersion{State: state}, reason)
+	return fsm.Permit(op, c, fsm.KeyVersion{State: state, Exportable: true}, reason)
 }
 
 func checkPermission(t *testing.T, op fsm.Operation, class string, state fsm.KeyState, cell string) {
@@ -94,6 +102,50 @@ func checkPermission(t *testing.T, op fsm.Operation, class string, state fsm.Key
 	for _, p := range []fsm.Permission{bare, reasoned} {
 		if p.Allowed != want.allowed || (p.Warning != "") != want.warned || p.Code != want.code || (p.Message == "") != want.allowed {
 			t.Errorf("%s %s %s: %+v, the table says %s", class, op, state, p, cell)
+		}
+	}
+}
+
+// TestPermitExport: what the key was born as, what it was made since, and what its class demands of people; each only where the state permits it.
+func TestPermitExport(t *testing.T) {
+	class := func(a ...fsm.Approval) fsm.Class { return fsm.Class{Name: "own", Export: true, Approvals: a} }
+	mfa := class()
+	mfa.MFA = true
+	born, active := fsm.KeyVersion{State: fsm.StateActive}, fsm.KeyVersion{State: fsm.StateActive, Exportable: true}
+	compromised := fsm.KeyVersion{State: fsm.StateCompromised, Exportable: true}
+	for what, c := range map[string]struct {
+		class fsm.Class
+		key   fsm.Key
+		v     fsm.KeyVersion
+		code  fsm.Code
+	}{
+		"as it should be":        {class(), fsm.Key{}, active, fsm.CodeOK},
+		"not made so":            {class(), fsm.Key{}, born, fsm.CodeState},
+		"never any more":         {class(), fsm.Key{NeverExportable: true}, active, fsm.CodeState},
+		"needs two":              {class(fsm.Approval{Operation: "export", Quorum: 2}), fsm.Key{}, active, fsm.CodeNeedsApproval},
+		"needs two for any use":  {class(fsm.Approval{Operation: fsm.ApprovalUse, Quorum: 2}), fsm.Key{}, active, fsm.CodeNeedsApproval},
+		"needs a second factor":  {mfa, fsm.Key{}, active, fsm.CodeDenied},
+		"needs two, compromised": {class(fsm.Approval{Operation: "export", Quorum: 2}), fsm.Key{}, compromised, fsm.CodeState},
+	} {
+		p := fsm.PermitFor(fsm.OpExport, c.class, &c.key, c.v, "")
+		if p.Code != c.code || p.Allowed != (c.code == fsm.CodeOK) || (p.Message == "") != p.Allowed {
+			t.Errorf("%s: %+v", what, p)
+		}
+	}
+	if p := fsm.PermitFor(fsm.OpSign, class(), &fsm.Key{NeverExportable: true}, active, ""); !p.Allowed {
+		t.Errorf("it signs: %+v", p)
+	}
+}
+
+// TestRewrapEndsWithTheRecipientPeriod: else who may rewrap could read for ever.
+func TestRewrapEndsWithTheRecipientPeriod(t *testing.T) {
+	v := fsm.KeyVersion{State: fsm.StateDeactivated}
+	for _, ended := range []bool{false, true} {
+		if ended {
+			v.Dates = &fsm.Dates{ProcessingEndedAt: opening}
+		}
+		if p := fsm.Permit(fsm.OpRewrap, fsm.Class{Name: "own"}, v, ""); p.Allowed == ended || ended && p.Code != fsm.CodeState {
+			t.Errorf("ended=%t: %+v", ended, p)
 		}
 	}
 }

@@ -25,6 +25,9 @@ func (x *execution) setBudget(c SetBudget) error {
 	if err := c.Limit.Validate(); err != nil {
 		return err
 	}
+	if err := x.checkOwnBudget(&k, c.Limit); err != nil {
+		return err
+	}
 	old := x.UseLimit(&k)
 	u := x.useOf(&k)
 	u.Limit = c.Limit
@@ -49,6 +52,15 @@ func (x *execution) setBudget(c SetBudget) error {
 		Action: "key.budget", Subject: keySubject(k.Name), SubjectID: string(k.ID), From: old.String(), To: limit.String(),
 	})
 	return nil
+}
+
+// checkOwnBudget: what a class forces on its keys, one of them does not lift by itself.
+func (x *execution) checkOwnBudget(k *Key, own UseLimit) error {
+	c := x.ClassRecord(k.Class)
+	if c == nil || x.FeatureLevel() < levelOfBudgets || own.within(c.Budget) {
+		return nil
+	}
+	return refuse(CodeNeedsApproval, "a budget of %s is more than class %s allows its keys (%s): that needs approval, which this release cannot collect", own, c.Name, c.Budget)
 }
 
 // voidUses ends what nodes have in reserve of the limit of a key that moves to another class. The move is a restriction.

@@ -30,6 +30,8 @@ func commandToWire(command Command) proto.Message {
 		return createKeyToWire(c)
 	case ImportKey:
 		return &fsmpb.ImportKey{Key: createKeyToWire(c.Key), ImportKey: c.ImportKey}
+	case ExportKey:
+		return &fsmpb.ExportKey{Name: string(c.Name), Id: string(c.ID), Version: uint32(c.Version), Form: c.Form, Recipient: c.Recipient[:]}
 	case RotateKey:
 		return &fsmpb.RotateKey{Name: string(c.Name), Id: string(c.ID), Version: uint32(c.Version), Material: materialToWire(c.Material), ActivateAtMs: toMillis(c.ActivateAt)}
 	case ChangeKey:
@@ -145,6 +147,8 @@ func newPayload(t EntryType) proto.Message {
 		return new(fsmpb.CreateKey)
 	case typeImportKey:
 		return new(fsmpb.ImportKey)
+	case typeExportKey:
+		return new(fsmpb.ExportKey)
 	case typeRotateKey:
 		return new(fsmpb.RotateKey)
 	case typeChangeKey:
@@ -190,6 +194,10 @@ func commandFromWire(message proto.Message) Command {
 		return createKeyFromWire(w)
 	case *fsmpb.ImportKey:
 		return ImportKey{Key: createKeyFromWire(w.GetKey()), ImportKey: w.GetImportKey()}
+	case *fsmpb.ExportKey:
+		return ExportKey{
+			Name: KeyName(w.GetName()), ID: KeyID(w.GetId()), Version: Version(w.GetVersion()), Form: w.GetForm(), Recipient: hash32(w.GetRecipient()),
+		}
 	case *fsmpb.RotateKey:
 		return RotateKey{
 			Name: KeyName(w.GetName()), ID: KeyID(w.GetId()), Version: Version(w.GetVersion()), Material: materialFromWire(w.GetMaterial()),

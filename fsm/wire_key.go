@@ -26,6 +26,7 @@ func keyToWire(k Key) *fsmpb.Key {
 		Versions: mapped(k.Versions, keyVersionToWire), Revision: k.Revision,
 		Barrier:     &fsmpb.Barrier{State: uint32(k.Barrier.State), Index: k.Barrier.Index, Waited: texts[string](k.Barrier.Waited)},
 		Description: k.Meta().Description, Purpose: k.Meta().Purpose, Links: mapped(k.Meta().Links, linkToWire),
+		NeverExportable: k.NeverExportable,
 	}
 }
 
@@ -38,7 +39,7 @@ func keyFromWire(w *fsmpb.Key) Key {
 			State: BarrierState(w.GetBarrier().GetState()), Index: w.GetBarrier().GetIndex(),
 			Waited: texts[NodeID](w.GetBarrier().GetWaited()),
 		},
-		Metadata: newMetadata(w.GetDescription(), w.GetPurpose(), mapped(w.GetLinks(), linkFromWire)),
+		Metadata: newMetadata(w.GetDescription(), w.GetPurpose(), mapped(w.GetLinks(), linkFromWire)), NeverExportable: w.GetNeverExportable(),
 	}
 }
 
@@ -53,6 +54,7 @@ func keyVersionToWire(v KeyVersion) *fsmpb.KeyVersion {
 	}
 	if d := v.Dates; d != nil {
 		w.ActivateAtMs, w.DeactivateAtMs, w.ProcessingEndedAtMs = toMillis(d.ActivateAt), toMillis(d.DeactivateAt), toMillis(d.ProcessingEndedAt)
+		w.ExportedAtMs = toMillis(d.ExportedAt)
 	}
 	return w
 }
@@ -70,11 +72,12 @@ func keyVersionFromWire(w *fsmpb.KeyVersion) KeyVersion {
 
 // datesFromWire is nil for none, which is most versions.
 func datesFromWire(w *fsmpb.KeyVersion) *Dates {
-	if w.GetActivateAtMs() == 0 && w.GetDeactivateAtMs() == 0 && w.GetProcessingEndedAtMs() == 0 {
+	if w.GetActivateAtMs() == 0 && w.GetDeactivateAtMs() == 0 && w.GetProcessingEndedAtMs() == 0 && w.GetExportedAtMs() == 0 {
 		return nil
 	}
 	return &Dates{
 		ActivateAt: fromMillis(w.GetActivateAtMs()), DeactivateAt: fromMillis(w.GetDeactivateAtMs()), ProcessingEndedAt: fromMillis(w.GetProcessingEndedAtMs()),
+		ExportedAt: fromMillis(w.GetExportedAtMs()),
 	}
 }
 

@@ -133,6 +133,7 @@ func updateKeyToWire(c UpdateKey) *fsmpb.UpdateKey {
 		Name: string(c.Name), Revision: c.Revision, SetLabels: mapped(c.SetLabels, labelToWire), RemoveLabels: c.RemoveLabels,
 		Description: c.Description, Purpose: c.Purpose, AddLinks: mapped(c.AddLinks, linkToWire), RemoveLinks: mapped(c.RemoveLinks, linkToWire),
 		Version: uint32(c.Version), ActivateAtMs: millisOrNil(c.ActivateAt), DeactivateAtMs: millisOrNil(c.DeactivateAt),
+		NeverExportable: c.NeverExportable,
 	}
 	if c.Owner != nil {
 		w.Owner = proto.String(string(*c.Owner))
@@ -145,6 +146,7 @@ func updateKeyFromWire(w *fsmpb.UpdateKey) UpdateKey {
 		Name: KeyName(w.GetName()), Revision: w.GetRevision(), SetLabels: mapped(w.GetSetLabels(), labelFromWire), RemoveLabels: w.GetRemoveLabels(),
 		Description: w.Description, Purpose: w.Purpose, AddLinks: mapped(w.GetAddLinks(), linkFromWire), RemoveLinks: mapped(w.GetRemoveLinks(), linkFromWire),
 		Version: Version(w.GetVersion()), ActivateAt: timeOrNil(w.ActivateAtMs), DeactivateAt: timeOrNil(w.DeactivateAtMs),
+		NeverExportable: w.GetNeverExportable(),
 	}
 	if w.Owner != nil {
 		owner := Actor(shared(w.GetOwner()))

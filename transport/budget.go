@@ -37,7 +37,9 @@ func span(d time.Duration) *durationpb.Duration {
 }
 
 // keyWithUses is a key with what this node's state knows of its uses.
-func (s *Server) keyWithUses(k fsm.Key) *vaultpb.Key { return addUses(keyToPB(k), s.cfg.Vault.Uses(k)) }
+func (s *Server) keyWithUses(k fsm.Key) *vaultpb.Key {
+	return addExport(addUses(keyToPB(k), s.cfg.Vault.Uses(k)), k, s.cfg.Vault.Exports(k))
+}
 
 func addUses(k *vaultpb.Key, u fsm.Uses) *vaultpb.Key {
 	k.UsesKnownSince = stamp(u.KnownSince)

@@ -58,7 +58,7 @@ func TestUpdateFromPB(t *testing.T) {
 		RequestId: "id", Name: "a/b", Revision: 3, SetLabels: []*vaultpb.Label{{Name: "env", Value: "prod"}}, RemoveLabels: []string{"team"},
 		Description: proto.String("d"), Purpose: proto.String("p"), Owner: proto.String("user/bob"), AddLinks: []*vaultpb.Link{{Kind: "replaces", Target: "a"}},
 		RemoveLinks: []*vaultpb.Link{{Kind: "certificate", Target: "1"}}, Version: 2, ActivateAt: timestamppb.New(at), DeactivateAt: timestamppb.New(at.Add(1)),
-		ClearDeactivateAt: true,
+		ClearDeactivateAt: true, NeverExportable: true,
 	}
 	everyFieldIsSet(t, r) // a new field of the request needs a line here
 	r.ClearDeactivateAt = false
@@ -66,7 +66,7 @@ func TestUpdateFromPB(t *testing.T) {
 	want := fsm.UpdateKey{
 		Name: "a/b", Revision: 3, SetLabels: []fsm.Label{{Name: "env", Value: "prod"}}, RemoveLabels: []string{"team"}, Description: &d, Purpose: &p, Owner: &owner,
 		AddLinks: []fsm.Link{{Kind: fsm.LinkReplaces, Target: "a"}}, RemoveLinks: []fsm.Link{{Kind: fsm.LinkCertificate, Target: "1"}}, Version: 2,
-		ActivateAt: &at, DeactivateAt: &later,
+		ActivateAt: &at, DeactivateAt: &later, NeverExportable: true,
 	}
 	if diff := cmp.Diff(want, updateFromPB(r)); diff != "" {
 		t.Error(diff)

@@ -64,7 +64,7 @@ func versionToPB(v fsm.KeyVersion) *vaultpb.KeyVersion {
 	return datesToPB(&vaultpb.KeyVersion{
 		Version: uint32(v.Version), State: v.State.String(), Reason: v.Reason, CreatedAt: stamp(v.CreatedAt), ActivatedAt: stamp(v.ActivatedAt),
 		ChangedAt: stamp(v.ChangedAt), CompromisedAt: stamp(v.CompromisedAt), OccurredAt: stamp(v.OccurredAt), DestroyAt: stamp(v.DestroyAt),
-		MasterGeneration: v.Generation, MadeInSoftware: v.MadeInSoftware, Origin: originToPB(v), Destruction: destructionToPB(v.Destruction),
+		MasterGeneration: v.Generation, MadeInSoftware: v.MadeInSoftware, Origin: originToPB(v), Exportable: v.Exportable, Destruction: destructionToPB(v.Destruction),
 	}, v.Dates)
 }
 

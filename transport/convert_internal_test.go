@@ -55,16 +55,18 @@ func conversions() map[string]conversion {
 			"spent_operations": {"Spent"}, "spent_bytes": {"Spent"}, "reserved_operations": {"Reserved"}, "reserved_bytes": {"Reserved"},
 			"reserved": {"Holders"}, "window_started_at": {"Since"}, "renewed_at": {"Renewed"},
 		}, map[string]string{"KnownSince": "the key tells it", "Versions": "the versions tell it"}},
-		"key": {key, func() proto.Message { return addUses(keyToPB(*key), inUse) },
+		"key": {key, func() proto.Message { return addExport(addUses(keyToPB(*key), inUse), *key, true) },
 			map[string][]string{
 				"state": {"Primary", "Versions"}, "primary_version": {"Primary"}, "description": {"Metadata"}, "purpose": {"Metadata"}, "links": {"Metadata"},
+				"exportable": {"NeverExportable"},
 			}, nil},
 		"version": {version, usedVersion, map[string][]string{
 			"last_used_at": {"Version"}, "encryptions": {"Version"}, "encryption_bound": {"Version"},
 			"master_generation": {"Generation"}, "origin": {"Imported"}, "activate_at": {"Dates"}, "deactivate_at": {"Dates"}, "processing_ended_at": {"Dates"},
+			"exported_at": {"Dates"},
 		},
 			map[string]string{
-				"ChangedIndex": internal, "Before": internal, "Exportable": "the class says so", "PublicKey": "GetPublicKey shows it", "Blob": secret, "MAC": secret,
+				"ChangedIndex": internal, "Before": internal, "PublicKey": "GetPublicKey shows it", "Blob": secret, "MAC": secret,
 			}},
 		"event": {event, func() proto.Message { return eventToPB(*event) }, nil, nil},
 		"node status": {status, func() proto.Message { return nodeStatusToPB(*status) }, map[string][]string{"hsm_library": {"Library"}},

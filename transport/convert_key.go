@@ -31,6 +31,7 @@ func linkFromPB(l *vaultpb.Link) fsm.Link {
 func datesToPB(pb *vaultpb.KeyVersion, d *fsm.Dates) *vaultpb.KeyVersion {
 	if d != nil {
 		pb.ActivateAt, pb.DeactivateAt, pb.ProcessingEndedAt = stamp(d.ActivateAt), stamp(d.DeactivateAt), stamp(d.ProcessingEndedAt)
+		pb.ExportedAt = stamp(d.ExportedAt)
 	}
 	return pb
 }
@@ -51,7 +52,7 @@ func updateFromPB(r *vaultpb.UpdateKeyRequest) fsm.UpdateKey {
 		Name: fsm.KeyName(r.GetName()), Revision: r.GetRevision(), SetLabels: each(r.GetSetLabels(), labelFromPB), RemoveLabels: r.GetRemoveLabels(),
 		Description: r.Description, Purpose: r.Purpose, Owner: (*fsm.Actor)(r.Owner), AddLinks: each(r.GetAddLinks(), linkFromPB),
 		RemoveLinks: each(r.GetRemoveLinks(), linkFromPB), Version: fsm.Version(r.GetVersion()),
-		ActivateAt: momentOrNil(r.GetActivateAt()), DeactivateAt: momentOrNil(r.GetDeactivateAt()),
+		ActivateAt: momentOrNil(r.GetActivateAt()), DeactivateAt: momentOrNil(r.GetDeactivateAt()), NeverExportable: r.GetNeverExportable(),
 	}
 	if r.GetClearDeactivateAt() {
 		u.DeactivateAt = new(time.Time)

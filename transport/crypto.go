@@ -82,6 +82,17 @@ func (s *Server) Decrypt(ctx context.Context, r *vaultpb.DecryptRequest) (*vault
 	})
 }
 
+// Rewrap implements vaultpb.CryptoServer.
+func (s *Server) Rewrap(ctx context.Context, r *vaultpb.RewrapRequest) (*vaultpb.RewrapReply, error) {
+	return as(ctx, func(c policy.Caller) (*vaultpb.RewrapReply, error) {
+		o, from, err := s.cfg.Vault.Rewrap(ctx, c, fsm.KeyName(r.GetName()), vault.Ciphertext{Bytes: r.GetCiphertext(), Context: r.GetContext()})
+		return &vaultpb.RewrapReply{
+			Key: string(o.Key), Version: uint32(o.Version), Algorithm: string(o.Algo), Ciphertext: o.Bytes, Node: s.cfg.Node, Index: o.Index,
+			FromVersion: uint32(from),
+		}, err
+	})
+}
+
 // GenerateDataKey implements vaultpb.CryptoServer.
 func (s *Server) GenerateDataKey(ctx context.Context, r *vaultpb.GenerateDataKeyRequest) (*vaultpb.GenerateDataKeyReply, error) {
 	return as(ctx, func(c policy.Caller) (*vaultpb.GenerateDataKeyReply, error) {

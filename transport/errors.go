@@ -13,6 +13,7 @@ import (
 	"github.com/conclave-vault/conclave/vault/ceremony"
 	"github.com/conclave-vault/conclave/vault/guard"
 	"github.com/conclave-vault/conclave/vault/policy"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
 // refusals maps what the state machine refuses.
@@ -52,6 +53,8 @@ var sentinels = []struct {
 	{guard.ErrNoLease, kind.Unavailable},
 	{guard.ErrFenced, kind.Unavailable},
 	{guard.ErrUnavailable, kind.Unavailable},
+	{usage.ErrFull, kind.Unavailable},   // this node's; another one may have room
+	{usage.ErrClosed, kind.Unavailable}, // this node is stopping, or its disk failed
 	{vault.ErrBehind, kind.Unavailable},
 	{vault.ErrUnavailable, kind.Unavailable},
 	{vault.ErrClock, kind.Unavailable}, // another node may lead by then

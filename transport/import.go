@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/conclave-vault/conclave/fsm"
@@ -13,12 +14,16 @@ import (
 // CreateImportKey implements vaultpb.KeysServer.
 func (s *Server) CreateImportKey(ctx context.Context, r *vaultpb.CreateImportKeyRequest) (*vaultpb.ImportKeyReply, error) {
 	return as(ctx, func(c policy.Caller) (*vaultpb.ImportKeyReply, error) {
-		k, err := s.cfg.Vault.CreateImportKey(ctx, c, fsm.KeyName(r.GetName()), hsm.Algorithm(r.GetAlgorithm()))
+		form, err := hsm.ParseForm(cmp.Or(r.GetForm(), string(hsm.FormRSA)))
+		if err != nil {
+			return nil, err
+		}
+		k, err := s.cfg.Vault.CreateImportKey(ctx, c, fsm.KeyName(r.GetName()), hsm.Algorithm(r.GetAlgorithm()), form)
 		if err != nil {
 			return nil, err
 		}
 		return &vaultpb.ImportKeyReply{
-			Id: k.ID, Node: string(k.Node), Name: string(k.Name), Algorithm: string(k.Algorithm), Form: hsm.ImportForm,
+			Id: k.ID, Node: string(k.Node), Name: string(k.Name), Algorithm: string(k.Algorithm), Form: string(k.Form),
 			PublicKey: hsm.PublicKeyPEM(k.PublicKey), ExpiresAt: stamp(k.ExpiresAt), Index: k.Index,
 		}, nil
 	})
@@ -35,7 +40,7 @@ func newKeyFromPB(r *vaultpb.CreateKeyRequest) vault.NewKey {
 	return vault.NewKey{
 		Name: fsm.KeyName(r.GetName()), Algorithm: hsm.Algorithm(r.GetAlgorithm()), Class: r.GetClass(), Labels: each(r.GetLabels(), labelFromPB),
 		ActivateAt: moment(r.GetActivateAt()), DeactivateAt: moment(r.GetDeactivateAt()), Description: r.GetDescription(), Purpose: r.GetPurpose(),
-		Links: each(r.GetLinks(), linkFromPB),
+		Links: each(r.GetLinks(), linkFromPB), Exportable: r.GetExportable(),
 	}
 }
 

@@ -61,7 +61,7 @@ func TestCheckpointsContinueEachOther(t *testing.T) {
 	}
 }
 
-// TestTheLevelIsRaised from the one that the stage's cluster began with, once.
+// TestTheLevelIsRaised from the one that the stage's cluster began with, step by step, each once.
 func TestTheLevelIsRaised(t *testing.T) {
 	s := newSolo(t)
 	conn := s.dial(s.ada())
@@ -72,9 +72,11 @@ func TestTheLevelIsRaised(t *testing.T) {
 	raise := func(level uint32) (*vaultpb.RaiseFeatureLevelReply, error) {
 		return api.RaiseFeatureLevel(ctx, &vaultpb.RaiseFeatureLevelRequest{RequestId: uuid.Must(uuid.NewV7()).String(), Level: level})
 	}
-	for range 2 { // the second finds it in force
-		if r, err := raise(fsm.FeatureLevel); err != nil || r.GetFeatureLevel() != fsm.FeatureLevel || s.replica.State().FeatureLevel() != fsm.FeatureLevel {
-			t.Fatalf("%v, %v", r, err)
+	for level := s.replica.State().FeatureLevel() + 1; level <= fsm.FeatureLevel; level++ {
+		for range 2 { // the second finds it in force
+			if r, err := raise(level); err != nil || r.GetFeatureLevel() != level || s.replica.State().FeatureLevel() != level {
+				t.Fatalf("%v, %v", r, err)
+			}
 		}
 	}
 	if _, err := raise(fsm.FeatureLevel + 1); kind.Of(err) != kind.InvalidArgument {

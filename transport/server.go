@@ -103,7 +103,10 @@ func (s *Server) around(ctx context.Context, req any, info *grpc.UnaryServerInfo
 			reply, err = nil, kind.New(kind.Internal, "node "+s.cfg.Node+" failed; its log says why", nil)
 		}
 	}()
-	if err = s.caughtUp(ctx); err == nil {
+	if ctx, err = named(ctx); err == nil {
+		err = s.caughtUp(ctx)
+	}
+	if err == nil {
 		reply, err = handle(ctx, req)
 	}
 	if err == nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/conclave-vault/conclave/vault/journal"
 	"github.com/conclave-vault/conclave/vault/pki"
 	"github.com/conclave-vault/conclave/vault/replica"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
 // solo is a cluster of one real node without a disk log: its consensus is a counter, because one node always agrees with itself.
@@ -85,9 +86,12 @@ func (s *solo) openVault() {
 	must(s.t, err)
 	s.t.Cleanup(func() { must(s.t, j.Close()) })
 	quiet := slog.New(slog.DiscardHandler)
+	uses, err := usage.Open(usage.Config{Dir: filepath.Join(dir, "usage"), Node: "n1", Boot: "boot", Now: time.Now, Logger: quiet})
+	must(s.t, err)
+	s.t.Cleanup(func() { must(s.t, uses.Close()) })
 	s.replica = replica.New(replica.Config{Journal: j, Fatal: func(err error) { s.t.Error(err) }, Logger: quiet})
 	s.vault, err = vault.New(vault.Config{
-		Node: "n1", Boot: "boot", ClusterAddr: "127.0.0.1:1", APIAddr: "127.0.0.1:2", Token: s.token, Keys: s.token, Replica: s.replica, Journal: j,
+		Node: "n1", Boot: "boot", ClusterAddr: "127.0.0.1:1", APIAddr: "127.0.0.1:2", Token: s.token, Keys: s.token, Replica: s.replica, Journal: j, Usage: uses,
 		Proposer: s, Peers: s, Lease: func() lease.Lease { return lease.Lease{} }, Now: time.Now, Logger: quiet,
 	})
 	must(s.t, err)

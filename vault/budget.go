@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/conclave-vault/conclave/fsm"
-	"github.com/conclave-vault/conclave/hsm"
 	"github.com/conclave-vault/conclave/vault/guard"
 	"github.com/conclave-vault/conclave/vault/policy"
 )
@@ -171,8 +170,7 @@ func (v *Vault) rotateOwn(ctx context.Context, k fsm.Key) error {
 	if err := v.readyToLead(ctx); err != nil {
 		return err
 	}
-	next := k.Versions[len(k.Versions)-1].Version + 1
-	m, err := v.generate(ctx, k.ID, next, hsm.Algorithm(k.Algorithm))
+	next, m, err := v.nextMaterial(ctx, v.state(), k)
 	if err != nil {
 		return err
 	}

@@ -200,5 +200,8 @@ func updateHash(u fsm.UpdateKey) [32]byte {
 	if u.DeactivateAt != nil {
 		fields = append(fields, "deactivate", u.DeactivateAt.UTC().String())
 	}
+	if u.NeverExportable {
+		fields = append(fields, "never-exportable")
+	}
 	return requestHash("keys.update", fields...)
 }

@@ -131,12 +131,13 @@ func (v *Vault) Decrypt(ctx context.Context, c policy.Caller, name fsm.KeyName, 
 	} else if private {
 		return v.decryptPrivate(ctx, c, name, in)
 	}
-	return v.decrypt(ctx, c, name, in)
+	return v.decrypt(ctx, c, fsm.OpDecrypt, name, in)
 }
 
-func (v *Vault) decrypt(ctx context.Context, c policy.Caller, name fsm.KeyName, in Ciphertext) (Output, error) {
+// decrypt opens for an operation: fsm.OpDecrypt, or fsm.OpRewrap, whose plaintext stays in the node.
+func (v *Vault) decrypt(ctx context.Context, c policy.Caller, op fsm.Operation, name fsm.KeyName, in Ciphertext) (Output, error) {
 	head, body, headErr := parseHeader(in.Bytes)
-	req := guard.Request{Caller: c, Op: fsm.OpDecrypt, Name: name, Version: head.version, Reason: in.Reason, Bytes: uint64(len(body))}
+	req := guard.Request{Caller: c, Op: op, Name: name, Version: head.version, Reason: in.Reason, Bytes: uint64(len(body))}
 	if headErr != nil { // who may not use the key learns nothing about the ciphertext either
 		if _, err := v.guard.Inspect(ctx, req); err != nil {
 			return Output{}, err
@@ -158,6 +159,24 @@ func (v *Vault) decrypt(ctx context.Context, c policy.Caller, name fsm.KeyName, 
 		err = fmt.Errorf("%w: the key has no version %d", ErrNotVerified, head.version)
 	}
 	return finish(out, s, notVerified(err))
+}
+
+// Rewrap moves a ciphertext from the version that it names to the primary one: both are used in this node, and the plaintext does not leave it. From is the
+// version that it was under. The context stays, and must be given.
+func (v *Vault) Rewrap(ctx context.Context, c policy.Caller, name fsm.KeyName, in Ciphertext) (out Output, from fsm.Version, err error) {
+	if err := in.Context.validate(); err != nil {
+		return Output{}, 0, err
+	}
+	if len(in.Bytes) > MaxData+maxOverhead {
+		return Output{}, 0, fmt.Errorf("%w: a ciphertext of %d bytes, at most %d", ErrInvalid, len(in.Bytes), MaxData+maxOverhead)
+	}
+	opened, err := v.decrypt(ctx, c, fsm.OpRewrap, name, in)
+	if err != nil {
+		return Output{}, 0, err
+	}
+	defer clear(opened.Bytes)
+	out, err = v.encrypt(ctx, c, fsm.OpEncrypt, name, opened.Bytes, in.Context)
+	return out, opened.Version, err
 }
 
 func (v *Vault) keyExists(name fsm.KeyName) bool { _, found := v.state().Key(name); return found }

@@ -71,6 +71,8 @@ var named = []struct {
 	{"unauthenticated", policy.ErrUnauthenticated}, {"denied", policy.ErrDenied}, {"not-found", guard.ErrNotFound},
 	{"token", ErrToken}, {"clock", ErrClock}, {"deadline", context.DeadlineExceeded}, {"canceled", context.Canceled},
 	{"input", hsm.ErrInput}, {"unsupported", hsm.ErrUnsupported},
+	{"key-state", guard.ErrKeyState}, {"needs-approval", guard.ErrNeedsApproval}, {"no-lease", guard.ErrNoLease}, {"fenced", guard.ErrFenced},
+	{"cannot-ask", guard.ErrUnavailable},
 }
 
 // carried is a fault as an error again: its text is the other node's, its identity is the sentinel's.

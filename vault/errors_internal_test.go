@@ -22,7 +22,8 @@ var names = map[string]error{
 	"ceremony": ErrCeremony, "no-ceremony": ErrNoCeremony, "share": ErrShare, "uninitialised": ErrUninitialised, "sealed": hsm.ErrSealed,
 	"unauthenticated": policy.ErrUnauthenticated, "denied": policy.ErrDenied, "not-found": guard.ErrNotFound, "token": ErrToken, "clock": ErrClock,
 	"deadline": context.DeadlineExceeded, "canceled": context.Canceled,
-	"input": hsm.ErrInput, "unsupported": hsm.ErrUnsupported,
+	"input": hsm.ErrInput, "unsupported": hsm.ErrUnsupported, "key-state": guard.ErrKeyState, "needs-approval": guard.ErrNeedsApproval,
+	"no-lease": guard.ErrNoLease, "fenced": guard.ErrFenced, "cannot-ask": guard.ErrUnavailable,
 }
 
 // sent is err as the node that asked gets it.
@@ -85,7 +86,7 @@ func TestAnUnnamedErrorIsNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, future := ask[string](func() ([]byte, error) { return newer, nil })
-	for _, got := range []error{sent(t, errors.New("disk on fire")), sent(t, guard.ErrKeyState), future} {
+	for _, got := range []error{sent(t, errors.New("disk on fire")), sent(t, guard.ErrWrongKey), future} {
 		if got == nil || !strings.HasPrefix(got.Error(), "another node failed: ") {
 			t.Errorf("it became %v", got)
 		}

@@ -16,8 +16,8 @@ import (
 )
 
 // CreateImportKey makes a one-time import key in this node's HSM, for a key that is to be called name. The answer's public key is what the
-// client wraps the material to. hsm.ErrUnsupported, with node and mechanism, where the HSM cannot; hsm.ErrSealed.
-func (v *Vault) CreateImportKey(ctx context.Context, c policy.Caller, name fsm.KeyName, alg hsm.Algorithm) (ImportKey, error) {
+// client wraps the material to, in the form. hsm.ErrUnsupported, with node and mechanism, where the HSM cannot; hsm.ErrSealed.
+func (v *Vault) CreateImportKey(ctx context.Context, c policy.Caller, name fsm.KeyName, alg hsm.Algorithm, form hsm.Form) (ImportKey, error) {
 	if err := v.mayCreate(ctx, c, NewKey{Name: name, Algorithm: alg}); err != nil {
 		return ImportKey{}, err
 	}
@@ -27,13 +27,13 @@ func (v *Vault) CreateImportKey(ctx context.Context, c policy.Caller, name fsm.K
 	if err := v.imports.full(); err != nil {
 		return ImportKey{}, err
 	}
-	key, err := v.newImportKey(ctx)
+	key, err := v.newImportKey(ctx, form)
 	if err != nil {
 		return ImportKey{}, fmt.Errorf("making an import key on node %s (%s): %w", v.cfg.Node, v.device.HSM, err)
 	}
 	h := &heldImport{
 		ImportKey: ImportKey{
-			ID: string(v.cfg.Node) + "/" + uuid.NewString(), Node: v.cfg.Node, Name: name, Algorithm: alg, PublicKey: key.PublicKey(),
+			ID: string(v.cfg.Node) + "/" + uuid.NewString(), Node: v.cfg.Node, Name: name, Algorithm: alg, Form: form, PublicKey: key.PublicKey(),
 			ExpiresAt: v.cfg.Now().Add(importKeyLife).UTC(), Index: v.Applied(),
 		},
 		owner: c.Actor(), key: key, deadline: time.Now().Add(importKeyLife),
@@ -45,12 +45,12 @@ func (v *Vault) CreateImportKey(ctx context.Context, c policy.Caller, name fsm.K
 	return h.ImportKey, nil
 }
 
-func (v *Vault) newImportKey(ctx context.Context) (hsm.ImportKey, error) {
+func (v *Vault) newImportKey(ctx context.Context, form hsm.Form) (hsm.ImportKey, error) {
 	token, ok := v.cfg.Token.(hsm.Importer)
 	if !ok {
 		return nil, hsm.NoImport(v.cfg.Token)
 	}
-	return token.NewImportKey(ctx)
+	return token.NewImportKey(ctx, form)
 }
 
 // importQuery asks the node that holds an import key for the material of the key's first version.
@@ -61,6 +61,8 @@ type importQuery struct {
 	Name      fsm.KeyName   `json:"name"`
 	Algorithm hsm.Algorithm `json:"algorithm"`
 	Wrapped   []byte        `json:"wrapped"`
+	// Exportable is what the key is to be; a node of an older release does not read it.
+	Exportable bool `json:"exportable,omitempty"`
 }
 
 // imported is the answer: under the master, and of use only as version 1 of the key with this id.
@@ -83,10 +85,13 @@ func (v *Vault) ImportKey(ctx context.Context, c policy.Caller, id fsm.RequestID
 		return fsm.Key{}, 0, fmt.Errorf("%w: %d bytes of wrapped material, from 1 to %d are", ErrInvalid, len(wrapped), hsm.MaxImport)
 	}
 	made, err := v.askHolder(ctx, importQuery{
-		Caller: c, RequestID: id, ImportKey: importKey, Name: n.Name, Algorithm: n.Algorithm, Wrapped: wrapped,
+		Caller: c, RequestID: id, ImportKey: importKey, Name: n.Name, Algorithm: n.Algorithm, Wrapped: wrapped, Exportable: n.Exportable,
 	})
 	if err != nil {
 		return fsm.Key{}, 0, err
+	}
+	if made.Material.Exportable != n.Exportable {
+		return fsm.Key{}, 0, fmt.Errorf("%w: the node with the import key %s makes no exportable material: upgrade it, or take an import key of another node", hsm.ErrUnsupported, importKey)
 	}
 	digest := sha256.Sum256(wrapped)
 	hash := requestHash("keys.import", append(n.fields(), importKey, hex.EncodeToString(digest[:]))...)
@@ -143,13 +148,13 @@ func (v *Vault) importHere(ctx context.Context, q importQuery) (imported, error)
 func (v *Vault) spend(ctx context.Context, h *heldImport, q importQuery) (imported, error) {
 	h.request = q.RequestID
 	id := fsm.KeyID(uuid.NewString())
-	w, err := h.key.Import(ctx, hsm.Binding{ClusterID: v.clusterID(), KeyID: string(id), Version: 1, Algorithm: h.Algorithm}, q.Wrapped)
+	w, err := h.key.Import(ctx, hsm.Binding{ClusterID: v.clusterID(), KeyID: string(id), Version: 1, Algorithm: h.Algorithm, Exportable: q.Exportable}, q.Wrapped)
 	h.key.Destroy()
 	if err != nil {
 		return imported{}, fmt.Errorf("importing on node %s (%s): %w; the import key is spent: make another with: conclave key import-key create", v.cfg.Node, v.device.HSM, err)
 	}
 	h.outcome = &imported{ID: id, Material: fsm.Material{
-		Generation: w.Binding.Generation, PublicKey: w.Binding.PublicKey, Blob: w.Blob, MAC: w.MAC,
+		Generation: w.Binding.Generation, Exportable: w.Binding.Exportable, PublicKey: w.Binding.PublicKey, Blob: w.Blob, MAC: w.MAC,
 	}}
 	return *h.outcome, nil
 }

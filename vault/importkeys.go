@@ -24,7 +24,8 @@ type ImportKey struct {
 	Node      fsm.NodeID
 	Name      fsm.KeyName
 	Algorithm hsm.Algorithm
-	PublicKey []byte // DER SubjectPublicKeyInfo
+	Form      hsm.Form // of wrapping
+	PublicKey []byte   // DER SubjectPublicKeyInfo
 	ExpiresAt time.Time
 	Index     uint64 // of this node's state when it was made
 }

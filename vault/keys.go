@@ -30,6 +30,8 @@ type NewKey struct {
 	Description  string
 	Purpose      string
 	Links        []fsm.Link
+	// Exportable material can be handed out, wrapped to somebody's key, where its class permits; that is decided here, and not later.
+	Exportable bool
 }
 
 func (n NewKey) command(id fsm.KeyID, m fsm.Material) fsm.CreateKey {
@@ -54,6 +56,9 @@ func (n NewKey) fields() []string {
 	if slices.ContainsFunc(more, func(s string) bool { return s != "" }) { // without them the hash is what older nodes compute
 		fields = append(append(fields, "with"), more...)
 	}
+	if n.Exportable {
+		fields = append(fields, "exportable")
+	}
 	return fields
 }
 
@@ -72,7 +77,7 @@ func (v *Vault) CreateKey(ctx context.Context, c policy.Caller, id fsm.RequestID
 		return fsm.Key{}, 0, err
 	}
 	keyID := fsm.KeyID(uuid.NewString())
-	m, err := v.generate(ctx, keyID, 1, n.Algorithm)
+	m, err := v.generate(ctx, hsm.Binding{KeyID: string(keyID), Version: 1, Algorithm: n.Algorithm}, n.Exportable)
 	if err != nil {
 		return fsm.Key{}, 0, err
 	}
@@ -130,10 +135,19 @@ func (v *Vault) administer(ctx context.Context, c policy.Caller) error {
 	return policy.Administer(s, c)
 }
 
-func (v *Vault) generate(ctx context.Context, id fsm.KeyID, n fsm.Version, a hsm.Algorithm) (fsm.Material, error) {
-	w, err := v.cfg.Token.Generate(ctx, hsm.Binding{ClusterID: v.clusterID(), KeyID: string(id), Version: uint32(n), Algorithm: a}, false)
+// nextMaterial makes material for the next version of a key, exportable as long as the key is.
+func (v *Vault) nextMaterial(ctx context.Context, s *fsm.State, k fsm.Key) (fsm.Version, fsm.Material, error) {
+	next := k.Versions[len(k.Versions)-1].Version + 1
+	m, err := v.generate(ctx, hsm.Binding{KeyID: string(k.ID), Version: uint32(next), Algorithm: hsm.Algorithm(k.Algorithm)}, s.Exports(&k))
+	return next, m, err
+}
+
+// generate makes material in this node's token; b names key, version and algorithm.
+func (v *Vault) generate(ctx context.Context, b hsm.Binding, exportable bool) (fsm.Material, error) {
+	b.ClusterID = v.clusterID()
+	w, err := v.cfg.Token.Generate(ctx, b, exportable)
 	if err != nil {
-		return fsm.Material{}, fmt.Errorf("generating %s on node %s (%s): %w", a, v.cfg.Node, v.device.HSM, err)
+		return fsm.Material{}, fmt.Errorf("generating %s on node %s (%s): %w", b.Algorithm, v.cfg.Node, v.device.HSM, err)
 	}
 	return fsm.Material{
 		Generation: w.Binding.Generation, Exportable: w.Binding.Exportable, HardwareSafe: v.cfg.Token.Info().HardwareSafe,
@@ -184,8 +198,7 @@ func (v *Vault) rotateOnce(ctx context.Context, c policy.Caller, id fsm.RequestI
 	if err := v.mayUse(s); err != nil {
 		return fsm.Result{}, err
 	}
-	next := k.Versions[len(k.Versions)-1].Version + 1
-	m, err := v.generate(ctx, k.ID, next, hsm.Algorithm(k.Algorithm))
+	next, m, err := v.nextMaterial(ctx, s, k)
 	if err != nil {
 		return fsm.Result{}, err
 	}

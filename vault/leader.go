@@ -27,6 +27,9 @@ func (v *Vault) lead(ctx context.Context, from fsm.NodeID, p proposal) (fsm.Resu
 			return fsm.Result{}, err
 		}
 	}
+	if r := v.state().Speaks(e.Command); r.Code != fsm.CodeOK {
+		return r, nil
+	}
 	if r := v.foresee(ctx, e); r.Code != fsm.CodeOK {
 		return r, nil
 	}
@@ -104,7 +107,7 @@ func (v *Vault) mayPropose(from fsm.NodeID, c *policy.Caller, e fsm.Entry) error
 		return policy.Identify(s, *c) // the custodian's signature inside is what counts, and every replica verifies it
 	case fsm.DrainNode, fsm.UndrainNode, fsm.RemoveNode:
 		return policy.Administer(s, *c)
-	case fsm.CreateKey, fsm.ImportKey, fsm.RotateKey, fsm.ChangeKey, fsm.CreateJoinToken, fsm.RecordCertificate, fsm.RevokeCertificates,
+	case fsm.CreateKey, fsm.ImportKey, fsm.ExportKey, fsm.RotateKey, fsm.ChangeKey, fsm.CreateJoinToken, fsm.RecordCertificate, fsm.RevokeCertificates,
 		fsm.StartGenesis, fsm.AbortCeremony, fsm.SealCluster, fsm.RaiseFeatureLevel,
 		fsm.CreateClass, fsm.UpdateClass, fsm.DeleteClass, fsm.SetKeyClass, fsm.UpdateKey, fsm.SetBudget:
 		return policy.Administer(s, *c)

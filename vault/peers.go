@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/conclave-vault/conclave/fsm"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
 // Kinds of calls between nodes. Names are append-only: nodes of two versions talk.
@@ -23,6 +24,8 @@ const (
 
 	kindGenerate = "generate"
 	kindImport   = "import"
+	kindExport   = "export"
+	kindUses     = "uses"
 )
 
 // answer is how a node answers another: a body or a fault. JSON, because it must tolerate fields of a newer version; its
@@ -43,6 +46,8 @@ func (v *Vault) HandlePeer(ctx context.Context, from fsm.NodeID, kind string, pa
 		return serve(payload, func(q recordsQuery) (Records, error) { return v.localRecords(q) })
 	case kindStretch:
 		return serve(payload, func(q stretchQuery) (piece, error) { return v.localStretch(q) })
+	case kindUses:
+		return serve(payload, func(q usage.Query) (usage.Page, error) { return v.localUses(q) })
 	case kindHead:
 		return serve(payload, func(struct{}) (Head, error) { return v.localHead(), nil })
 	case kindShare:
@@ -55,6 +60,8 @@ func (v *Vault) HandlePeer(ctx context.Context, from fsm.NodeID, kind string, pa
 		return serve(payload, func(q generateQuery) (fsm.Material, error) { return v.generateNext(ctx, q) })
 	case kindImport:
 		return serve(payload, func(q importQuery) (imported, error) { return v.importHere(ctx, q) })
+	case kindExport:
+		return serve(payload, func(q exportQuery) (Exported, error) { return v.exportHere(ctx, q) })
 	case kindGossip:
 		return serve(payload, func(struct{}) (string, error) { return v.cfg.GossipAddr, nil })
 	default:

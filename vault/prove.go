@@ -231,8 +231,8 @@ func (v *Vault) eventsOf(_ context.Context, s *fsm.State, subject, token string,
 func (v *Vault) readLog(leaf uint64, limit int) ([]journal.Record, error) {
 	recs, err := v.cfg.Journal.Read(leaf, min(limit, defaultRecords), maxRecordBytes)
 	if d := (*journal.Damage)(nil); errors.As(err, &d) {
-		v.noticeDamage(d.Leaf)
-		return nil, fmt.Errorf("%w: the lifecycle log on this node's disk is damaged at leaf %d (%s) and is being healed; another node has it", ErrUnavailable, d.Leaf, d.Reason)
+		v.noticeDamage(d.Number)
+		return nil, fmt.Errorf("%w: the lifecycle log on this node's disk is damaged at leaf %d (%s) and is being healed; another node has it", ErrUnavailable, d.Number, d.Reason)
 	}
 	if err == nil && len(recs) == 0 {
 		err = errors.New("nothing is there yet")

@@ -53,8 +53,8 @@ func (v *Vault) localRecords(q recordsQuery) (Records, error) {
 	recs, err := v.cfg.Journal.Read(q.From, q.Limit, maxRecordBytes)
 	var d *journal.Damage
 	if errors.As(err, &d) {
-		v.noticeDamage(d.Leaf)
-		return Records{Damage: &Damage{Leaf: d.Leaf, Reason: d.Reason}}, nil
+		v.noticeDamage(d.Number)
+		return Records{Damage: &Damage{Leaf: d.Number, Reason: d.Reason}}, nil
 	}
 	if err != nil {
 		return Records{}, err

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/conclave-vault/conclave/fsm"
-	"github.com/conclave-vault/conclave/hsm"
 	"github.com/conclave-vault/conclave/vault/guard"
 )
 
@@ -198,5 +197,6 @@ func (v *Vault) generateNext(ctx context.Context, q generateQuery) (fsm.Material
 	if !found || q.Version != k.Versions[len(k.Versions)-1].Version+1 {
 		return fsm.Material{}, fmt.Errorf("%w: key %q has no next version %d here", guard.ErrNotFound, q.Key, q.Version)
 	}
-	return v.generate(ctx, k.ID, q.Version, hsm.Algorithm(k.Algorithm))
+	_, m, err := v.nextMaterial(ctx, s, k)
+	return m, err
 }

@@ -98,7 +98,7 @@ func (v *Vault) lookThrough(ctx context.Context, at *scan) error {
 	var damage *journal.Damage
 	switch {
 	case errors.As(err, &damage):
-		at.next = damage.Leaf
+		at.next = damage.Number
 		return v.healScanned(ctx, at)
 	case errors.Is(err, journal.ErrTree):
 		at.next = next
@@ -307,7 +307,7 @@ func (v *Vault) localStretch(q stretchQuery) (piece, error) {
 	}
 	recs, err := v.cfg.Journal.Read(q.From, int(min(q.To-q.From, defaultRecords)), maxRecordBytes)
 	if d := (*journal.Damage)(nil); errors.As(err, &d) {
-		return piece{}, fmt.Errorf("%w: its own log is damaged at leaf %d", ErrUnavailable, d.Leaf)
+		return piece{}, fmt.Errorf("%w: its own log is damaged at leaf %d", ErrUnavailable, d.Number)
 	}
 	if err != nil {
 		return piece{}, err

@@ -17,9 +17,10 @@ import (
 	"github.com/conclave-vault/conclave/vault/guard"
 	"github.com/conclave-vault/conclave/vault/journal"
 	"github.com/conclave-vault/conclave/vault/replica"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
-// Config of a Vault. Every field is needed unless it says otherwise; a vault without a journal cannot be built.
+// Config of a Vault. Every field is needed unless it says otherwise; a vault without a journal and a usage log cannot be built.
 type Config struct {
 	Node    fsm.NodeID
 	Boot    string // random id of this process
@@ -32,9 +33,11 @@ type Config struct {
 	Keys       guard.KeyUse
 	Replica    *replica.Replica
 	Journal    *journal.Journal
-	Proposer   Proposer
-	Peers      Peers
-	Lease      func() lease.Lease
+	// Usage is where each use of a key is recorded before its result leaves; whoever builds a vault runs it.
+	Usage    *usage.Log
+	Proposer Proposer
+	Peers    Peers
+	Lease    func() lease.Lease
 	// AvailableLease is the longer lease for classes with fsm.LeaseAvailable, WantAvailableLease asks for one; none if nil.
 	AvailableLease     func() lease.Lease
 	WantAvailableLease func()
@@ -50,7 +53,7 @@ type Config struct {
 func (c Config) validate() error {
 	missing := map[string]bool{
 		"Node": c.Node == "", "Boot": c.Boot == "", "Token": c.Token == nil, "Keys": c.Keys == nil, "Replica": c.Replica == nil,
-		"Journal": c.Journal == nil, "Proposer": c.Proposer == nil, "Peers": c.Peers == nil, "Lease": c.Lease == nil,
+		"Journal": c.Journal == nil, "Usage": c.Usage == nil, "Proposer": c.Proposer == nil, "Peers": c.Peers == nil, "Lease": c.Lease == nil,
 		"Now": c.Now == nil, "Logger": c.Logger == nil,
 	}
 	for field, absent := range missing {
@@ -112,7 +115,7 @@ func New(cfg Config) (*Vault, error) {
 		Keys: cfg.Keys, Lease: cfg.Lease, Available: cfg.AvailableLease, WantAvailable: cfg.WantAvailableLease,
 		State: cfg.Replica.State, Unsealed: v.mayUse, CatchUp: v.catchUp,
 		CacheKeys: cfg.CacheKeys, ClusterID: v.clusterID,
-		Node: cfg.Node, Boot: cfg.Boot, Reserve: v.reserveUse, Background: v.background,
+		Node: cfg.Node, Boot: cfg.Boot, Reserve: v.reserveUse, Background: v.background, Uses: cfg.Usage,
 	})
 	v.cfg.Keys = nil // the guard has it, and nobody else
 	cfg.Replica.OnPublish(v.guard.Unfence)

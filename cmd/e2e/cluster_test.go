@@ -164,9 +164,41 @@ func (m *member) pause(t testing.TB) (resume func()) {
 	if err != nil {
 		t.Fatalf("%s: %v", m.id, err)
 	}
+	eventually(t, 30*time.Second, m.id+" is stopped", func() error { return stopped(pid) })
 	resume = func() { _ = send(pid, m.dir, syscall.SIGCONT) } // harmless where it goes on already
 	t.Cleanup(resume)
 	return resume
+}
+
+// stopped says whether the kernel has stopped a process: the signal is taken by one thread, and if that one waits for the disk the
+// others go on until it is done.
+func stopped(pid int) error {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return err
+	}
+	halted := 0
+	for _, path := range tasks {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			return err
+		}
+		_, state, _ := strings.Cut(string(b), ") ") // the name may hold anything but ends here
+		switch state[:min(1, len(state))] {
+		case "T":
+			halted++
+		case "D": // stops before it runs again
+		default:
+			return fmt.Errorf("%s: state %.1q", path, state)
+		}
+	}
+	if halted == 0 {
+		return fmt.Errorf("no thread of %d is stopped", len(tasks))
+	}
+	return nil
 }
 
 // serving waits until every node is unsealed and may serve.

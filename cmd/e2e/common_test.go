@@ -33,6 +33,7 @@ var common = []struct {
 	{"OpensslAgrees", agreements},
 	{"Encapsulations", encapsulations},
 	{"OpensslEncrypts", decryptionKeys},
+	{"KeysComeInAndGoOut", inAndOut},
 	{"OperationsFitKeys", wrongKind},
 	{"KeysAreUsableAtOnceEverywhere", usableAtOnce},
 	{"ADemandedIndexIsThereOrRefused", demandedIndex},
@@ -63,7 +64,7 @@ func TestCommonOnAMixedCluster(t *testing.T) {
 	t.Parallel()
 	softHSM(t)
 	sideBySide(t, dev(t, "--hsm", "softhsm,softhsm,soft"), "OpensslVerifies", "SchemesOfRSA", "OldSignaturesVerify", "Encryption", "DataKeys", "Macs",
-		"OpensslAgrees", "KeysAreUsableAtOnceEverywhere")
+		"OpensslAgrees", "KeysAreUsableAtOnceEverywhere", "KeysComeInAndGoOut")
 }
 
 // sideBySide runs the named common tests, or all.

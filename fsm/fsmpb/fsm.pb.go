@@ -1941,21 +1941,22 @@ func (x *SetKeyClass) GetReason() string {
 
 // UpdateKey changes what is present, and nothing else.
 type UpdateKey struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Revision       uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	SetLabels      []*Label               `protobuf:"bytes,3,rep,name=set_labels,json=setLabels,proto3" json:"set_labels,omitempty"`
-	RemoveLabels   []string               `protobuf:"bytes,4,rep,name=remove_labels,json=removeLabels,proto3" json:"remove_labels,omitempty"`
-	Description    *string                `protobuf:"bytes,5,opt,name=description,proto3,oneof" json:"description,omitempty"`
-	Purpose        *string                `protobuf:"bytes,6,opt,name=purpose,proto3,oneof" json:"purpose,omitempty"`
-	Owner          *string                `protobuf:"bytes,7,opt,name=owner,proto3,oneof" json:"owner,omitempty"`
-	AddLinks       []*Link                `protobuf:"bytes,8,rep,name=add_links,json=addLinks,proto3" json:"add_links,omitempty"`
-	RemoveLinks    []*Link                `protobuf:"bytes,9,rep,name=remove_links,json=removeLinks,proto3" json:"remove_links,omitempty"`
-	Version        uint32                 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"`
-	ActivateAtMs   *int64                 `protobuf:"varint,11,opt,name=activate_at_ms,json=activateAtMs,proto3,oneof" json:"activate_at_ms,omitempty"`
-	DeactivateAtMs *int64                 `protobuf:"varint,12,opt,name=deactivate_at_ms,json=deactivateAtMs,proto3,oneof" json:"deactivate_at_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Revision        uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	SetLabels       []*Label               `protobuf:"bytes,3,rep,name=set_labels,json=setLabels,proto3" json:"set_labels,omitempty"`
+	RemoveLabels    []string               `protobuf:"bytes,4,rep,name=remove_labels,json=removeLabels,proto3" json:"remove_labels,omitempty"`
+	Description     *string                `protobuf:"bytes,5,opt,name=description,proto3,oneof" json:"description,omitempty"`
+	Purpose         *string                `protobuf:"bytes,6,opt,name=purpose,proto3,oneof" json:"purpose,omitempty"`
+	Owner           *string                `protobuf:"bytes,7,opt,name=owner,proto3,oneof" json:"owner,omitempty"`
+	AddLinks        []*Link                `protobuf:"bytes,8,rep,name=add_links,json=addLinks,proto3" json:"add_links,omitempty"`
+	RemoveLinks     []*Link                `protobuf:"bytes,9,rep,name=remove_links,json=removeLinks,proto3" json:"remove_links,omitempty"`
+	Version         uint32                 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"`
+	ActivateAtMs    *int64                 `protobuf:"varint,11,opt,name=activate_at_ms,json=activateAtMs,proto3,oneof" json:"activate_at_ms,omitempty"`
+	DeactivateAtMs  *int64                 `protobuf:"varint,12,opt,name=deactivate_at_ms,json=deactivateAtMs,proto3,oneof" json:"deactivate_at_ms,omitempty"`
+	NeverExportable bool                   `protobuf:"varint,13,opt,name=never_exportable,json=neverExportable,proto3" json:"never_exportable,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UpdateKey) Reset() {
@@ -2070,6 +2071,13 @@ func (x *UpdateKey) GetDeactivateAtMs() int64 {
 		return *x.DeactivateAtMs
 	}
 	return 0
+}
+
+func (x *UpdateKey) GetNeverExportable() bool {
+	if x != nil {
+		return x.NeverExportable
+	}
+	return false
 }
 
 type ExecuteDue struct {
@@ -2477,6 +2485,82 @@ func (x *ImportKey) GetImportKey() string {
 	return ""
 }
 
+type ExportKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Version       uint32                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Form          string                 `protobuf:"bytes,4,opt,name=form,proto3" json:"form,omitempty"`
+	Recipient     []byte                 `protobuf:"bytes,5,opt,name=recipient,proto3" json:"recipient,omitempty"` // SHA-256 of the recipient's SubjectPublicKeyInfo
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportKey) Reset() {
+	*x = ExportKey{}
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportKey) ProtoMessage() {}
+
+func (x *ExportKey) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportKey.ProtoReflect.Descriptor instead.
+func (*ExportKey) Descriptor() ([]byte, []int) {
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ExportKey) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExportKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ExportKey) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ExportKey) GetForm() string {
+	if x != nil {
+		return x.Form
+	}
+	return ""
+}
+
+func (x *ExportKey) GetRecipient() []byte {
+	if x != nil {
+		return x.Recipient
+	}
+	return nil
+}
+
 type RaiseFeatureLevel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
@@ -2487,7 +2571,7 @@ type RaiseFeatureLevel struct {
 
 func (x *RaiseFeatureLevel) Reset() {
 	*x = RaiseFeatureLevel{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[36]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2583,7 @@ func (x *RaiseFeatureLevel) String() string {
 func (*RaiseFeatureLevel) ProtoMessage() {}
 
 func (x *RaiseFeatureLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[36]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2596,7 @@ func (x *RaiseFeatureLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseFeatureLevel.ProtoReflect.Descriptor instead.
 func (*RaiseFeatureLevel) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{36}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RaiseFeatureLevel) GetLevel() uint32 {
@@ -2539,7 +2623,7 @@ type NodeLevel struct {
 
 func (x *NodeLevel) Reset() {
 	*x = NodeLevel{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[37]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2635,7 @@ func (x *NodeLevel) String() string {
 func (*NodeLevel) ProtoMessage() {}
 
 func (x *NodeLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[37]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2648,7 @@ func (x *NodeLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeLevel.ProtoReflect.Descriptor instead.
 func (*NodeLevel) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{37}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *NodeLevel) GetNode() string {
@@ -2591,7 +2675,7 @@ type SetBudget struct {
 
 func (x *SetBudget) Reset() {
 	*x = SetBudget{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[38]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2687,7 @@ func (x *SetBudget) String() string {
 func (*SetBudget) ProtoMessage() {}
 
 func (x *SetBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[38]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2700,7 @@ func (x *SetBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBudget.ProtoReflect.Descriptor instead.
 func (*SetBudget) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{38}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetBudget) GetName() string {
@@ -2652,7 +2736,7 @@ type ReserveUse struct {
 
 func (x *ReserveUse) Reset() {
 	*x = ReserveUse{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[39]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2748,7 @@ func (x *ReserveUse) String() string {
 func (*ReserveUse) ProtoMessage() {}
 
 func (x *ReserveUse) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[39]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2761,7 @@ func (x *ReserveUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveUse.ProtoReflect.Descriptor instead.
 func (*ReserveUse) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{39}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReserveUse) GetNode() string {
@@ -2768,7 +2852,7 @@ type ReturnUse struct {
 
 func (x *ReturnUse) Reset() {
 	*x = ReturnUse{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[40]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2780,7 +2864,7 @@ func (x *ReturnUse) String() string {
 func (*ReturnUse) ProtoMessage() {}
 
 func (x *ReturnUse) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[40]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2793,7 +2877,7 @@ func (x *ReturnUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnUse.ProtoReflect.Descriptor instead.
 func (*ReturnUse) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{40}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReturnUse) GetNode() string {
@@ -2829,7 +2913,7 @@ type UsedBlock struct {
 
 func (x *UsedBlock) Reset() {
 	*x = UsedBlock{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[41]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2841,7 +2925,7 @@ func (x *UsedBlock) String() string {
 func (*UsedBlock) ProtoMessage() {}
 
 func (x *UsedBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[41]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +2938,7 @@ func (x *UsedBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsedBlock.ProtoReflect.Descriptor instead.
 func (*UsedBlock) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{41}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UsedBlock) GetKeyId() string {
@@ -2895,7 +2979,7 @@ type RecordUse struct {
 
 func (x *RecordUse) Reset() {
 	*x = RecordUse{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[42]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +2991,7 @@ func (x *RecordUse) String() string {
 func (*RecordUse) ProtoMessage() {}
 
 func (x *RecordUse) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[42]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3004,7 @@ func (x *RecordUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordUse.ProtoReflect.Descriptor instead.
 func (*RecordUse) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{42}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RecordUse) GetNode() string {
@@ -2947,7 +3031,7 @@ type UsedVersion struct {
 
 func (x *UsedVersion) Reset() {
 	*x = UsedVersion{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[43]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3043,7 @@ func (x *UsedVersion) String() string {
 func (*UsedVersion) ProtoMessage() {}
 
 func (x *UsedVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[43]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3056,7 @@ func (x *UsedVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsedVersion.ProtoReflect.Descriptor instead.
 func (*UsedVersion) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{43}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UsedVersion) GetKeyId() string {
@@ -2998,7 +3082,7 @@ type LapseUse struct {
 
 func (x *LapseUse) Reset() {
 	*x = LapseUse{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[44]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3094,7 @@ func (x *LapseUse) String() string {
 func (*LapseUse) ProtoMessage() {}
 
 func (x *LapseUse) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[44]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3107,7 @@ func (x *LapseUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LapseUse.ProtoReflect.Descriptor instead.
 func (*LapseUse) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{44}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LapseUse) GetNode() string {
@@ -3043,7 +3127,7 @@ type UseAmount struct {
 
 func (x *UseAmount) Reset() {
 	*x = UseAmount{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[45]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3055,7 +3139,7 @@ func (x *UseAmount) String() string {
 func (*UseAmount) ProtoMessage() {}
 
 func (x *UseAmount) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[45]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3068,7 +3152,7 @@ func (x *UseAmount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseAmount.ProtoReflect.Descriptor instead.
 func (*UseAmount) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{45}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *UseAmount) GetOperations() uint64 {
@@ -3096,7 +3180,7 @@ type UseLimit struct {
 
 func (x *UseLimit) Reset() {
 	*x = UseLimit{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[46]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3192,7 @@ func (x *UseLimit) String() string {
 func (*UseLimit) ProtoMessage() {}
 
 func (x *UseLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[46]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3205,7 @@ func (x *UseLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseLimit.ProtoReflect.Descriptor instead.
 func (*UseLimit) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{46}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *UseLimit) GetAmount() *UseAmount {
@@ -3160,7 +3244,7 @@ type UseBlock struct {
 
 func (x *UseBlock) Reset() {
 	*x = UseBlock{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[47]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3172,7 +3256,7 @@ func (x *UseBlock) String() string {
 func (*UseBlock) ProtoMessage() {}
 
 func (x *UseBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[47]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3185,7 +3269,7 @@ func (x *UseBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseBlock.ProtoReflect.Descriptor instead.
 func (*UseBlock) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{47}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UseBlock) GetNode() string {
@@ -3247,7 +3331,7 @@ type UseAccount struct {
 
 func (x *UseAccount) Reset() {
 	*x = UseAccount{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[48]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3259,7 +3343,7 @@ func (x *UseAccount) String() string {
 func (*UseAccount) ProtoMessage() {}
 
 func (x *UseAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[48]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3272,7 +3356,7 @@ func (x *UseAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseAccount.ProtoReflect.Descriptor instead.
 func (*UseAccount) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{48}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UseAccount) GetSpent() *UseAmount {
@@ -3300,7 +3384,7 @@ type VersionUse struct {
 
 func (x *VersionUse) Reset() {
 	*x = VersionUse{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[49]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3312,7 +3396,7 @@ func (x *VersionUse) String() string {
 func (*VersionUse) ProtoMessage() {}
 
 func (x *VersionUse) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[49]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3325,7 +3409,7 @@ func (x *VersionUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionUse.ProtoReflect.Descriptor instead.
 func (*VersionUse) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{49}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *VersionUse) GetVersion() uint32 {
@@ -3365,7 +3449,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[50]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3461,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[50]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3474,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{50}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Cluster) GetId() string {
@@ -3476,7 +3560,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[51]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +3572,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[51]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +3585,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{51}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Node) GetId() string {
@@ -3652,7 +3736,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[52]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3664,7 +3748,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[52]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3677,7 +3761,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{52}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Device) GetHsm() string {
@@ -3733,7 +3817,7 @@ type Lack struct {
 
 func (x *Lack) Reset() {
 	*x = Lack{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[53]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3745,7 +3829,7 @@ func (x *Lack) String() string {
 func (*Lack) ProtoMessage() {}
 
 func (x *Lack) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[53]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3758,7 +3842,7 @@ func (x *Lack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lack.ProtoReflect.Descriptor instead.
 func (*Lack) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{53}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Lack) GetAlgorithm() string {
@@ -3793,7 +3877,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[54]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +3889,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[54]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +3902,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{54}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Capability) GetAlgorithm() string {
@@ -3849,7 +3933,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[55]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3861,7 +3945,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[55]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3874,7 +3958,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{55}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *JoinToken) GetId() string {
@@ -3935,7 +4019,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[56]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4031,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[56]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4044,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{56}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Certificate) GetSerial() string {
@@ -4030,7 +4114,7 @@ type Custodian struct {
 
 func (x *Custodian) Reset() {
 	*x = Custodian{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[57]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4042,7 +4126,7 @@ func (x *Custodian) String() string {
 func (*Custodian) ProtoMessage() {}
 
 func (x *Custodian) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[57]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4055,7 +4139,7 @@ func (x *Custodian) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Custodian.ProtoReflect.Descriptor instead.
 func (*Custodian) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{57}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Custodian) GetName() string {
@@ -4089,7 +4173,7 @@ type RosterNode struct {
 
 func (x *RosterNode) Reset() {
 	*x = RosterNode{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[58]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4101,7 +4185,7 @@ func (x *RosterNode) String() string {
 func (*RosterNode) ProtoMessage() {}
 
 func (x *RosterNode) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[58]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4114,7 +4198,7 @@ func (x *RosterNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RosterNode.ProtoReflect.Descriptor instead.
 func (*RosterNode) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{58}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RosterNode) GetId() string {
@@ -4141,7 +4225,7 @@ type RosterSignature struct {
 
 func (x *RosterSignature) Reset() {
 	*x = RosterSignature{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[59]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4153,7 +4237,7 @@ func (x *RosterSignature) String() string {
 func (*RosterSignature) ProtoMessage() {}
 
 func (x *RosterSignature) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[59]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4166,7 +4250,7 @@ func (x *RosterSignature) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RosterSignature.ProtoReflect.Descriptor instead.
 func (*RosterSignature) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{59}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RosterSignature) GetCustodian() string {
@@ -4198,7 +4282,7 @@ type Roster struct {
 
 func (x *Roster) Reset() {
 	*x = Roster{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[60]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4210,7 +4294,7 @@ func (x *Roster) String() string {
 func (*Roster) ProtoMessage() {}
 
 func (x *Roster) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[60]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4223,7 +4307,7 @@ func (x *Roster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Roster.ProtoReflect.Descriptor instead.
 func (*Roster) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{60}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Roster) GetVersion() uint32 {
@@ -4302,7 +4386,7 @@ type Ceremony struct {
 
 func (x *Ceremony) Reset() {
 	*x = Ceremony{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[61]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4314,7 +4398,7 @@ func (x *Ceremony) String() string {
 func (*Ceremony) ProtoMessage() {}
 
 func (x *Ceremony) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[61]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4327,7 +4411,7 @@ func (x *Ceremony) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ceremony.ProtoReflect.Descriptor instead.
 func (*Ceremony) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{61}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Ceremony) GetId() string {
@@ -4476,7 +4560,7 @@ type CeremonyStep struct {
 
 func (x *CeremonyStep) Reset() {
 	*x = CeremonyStep{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[62]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4488,7 +4572,7 @@ func (x *CeremonyStep) String() string {
 func (*CeremonyStep) ProtoMessage() {}
 
 func (x *CeremonyStep) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[62]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4501,7 +4585,7 @@ func (x *CeremonyStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CeremonyStep.ProtoReflect.Descriptor instead.
 func (*CeremonyStep) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{62}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CeremonyStep) GetAtMs() int64 {
@@ -4552,7 +4636,7 @@ type EntropyCommitment struct {
 
 func (x *EntropyCommitment) Reset() {
 	*x = EntropyCommitment{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[63]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4564,7 +4648,7 @@ func (x *EntropyCommitment) String() string {
 func (*EntropyCommitment) ProtoMessage() {}
 
 func (x *EntropyCommitment) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[63]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4577,7 +4661,7 @@ func (x *EntropyCommitment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntropyCommitment.ProtoReflect.Descriptor instead.
 func (*EntropyCommitment) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{63}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *EntropyCommitment) GetCustodian() string {
@@ -4628,7 +4712,7 @@ type Deal struct {
 
 func (x *Deal) Reset() {
 	*x = Deal{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[64]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4640,7 +4724,7 @@ func (x *Deal) String() string {
 func (*Deal) ProtoMessage() {}
 
 func (x *Deal) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[64]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4653,7 +4737,7 @@ func (x *Deal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deal.ProtoReflect.Descriptor instead.
 func (*Deal) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{64}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Deal) GetGeneration() uint32 {
@@ -4701,7 +4785,7 @@ type SealedShare struct {
 
 func (x *SealedShare) Reset() {
 	*x = SealedShare{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[65]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4713,7 +4797,7 @@ func (x *SealedShare) String() string {
 func (*SealedShare) ProtoMessage() {}
 
 func (x *SealedShare) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[65]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4726,7 +4810,7 @@ func (x *SealedShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedShare.ProtoReflect.Descriptor instead.
 func (*SealedShare) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{65}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SealedShare) GetCustodian() string {
@@ -4757,7 +4841,7 @@ type ShareVerdict struct {
 
 func (x *ShareVerdict) Reset() {
 	*x = ShareVerdict{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[66]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4769,7 +4853,7 @@ func (x *ShareVerdict) String() string {
 func (*ShareVerdict) ProtoMessage() {}
 
 func (x *ShareVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[66]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4782,7 +4866,7 @@ func (x *ShareVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareVerdict.ProtoReflect.Descriptor instead.
 func (*ShareVerdict) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{66}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ShareVerdict) GetCustodian() string {
@@ -4841,7 +4925,7 @@ type Master struct {
 
 func (x *Master) Reset() {
 	*x = Master{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[67]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4853,7 +4937,7 @@ func (x *Master) String() string {
 func (*Master) ProtoMessage() {}
 
 func (x *Master) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[67]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4866,7 +4950,7 @@ func (x *Master) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Master.ProtoReflect.Descriptor instead.
 func (*Master) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{67}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Master) GetGeneration() uint32 {
@@ -4921,7 +5005,7 @@ type Label struct {
 
 func (x *Label) Reset() {
 	*x = Label{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[68]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4933,7 +5017,7 @@ func (x *Label) String() string {
 func (*Label) ProtoMessage() {}
 
 func (x *Label) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[68]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4946,7 +5030,7 @@ func (x *Label) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Label.ProtoReflect.Descriptor instead.
 func (*Label) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{68}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Label) GetName() string {
@@ -4977,7 +5061,7 @@ type Material struct {
 
 func (x *Material) Reset() {
 	*x = Material{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[69]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4989,7 +5073,7 @@ func (x *Material) String() string {
 func (*Material) ProtoMessage() {}
 
 func (x *Material) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[69]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5002,7 +5086,7 @@ func (x *Material) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Material.ProtoReflect.Descriptor instead.
 func (*Material) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{69}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Material) GetGeneration() uint32 {
@@ -5048,28 +5132,29 @@ func (x *Material) GetMac() []byte {
 }
 
 type Key struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Algorithm     string                 `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
-	Class         string                 `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
-	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
-	Labels        []*Label               `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
-	CreatedAtMs   int64                  `protobuf:"varint,7,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"`
-	Primary       uint32                 `protobuf:"varint,8,opt,name=primary,proto3" json:"primary,omitempty"`
-	Versions      []*KeyVersion          `protobuf:"bytes,9,rep,name=versions,proto3" json:"versions,omitempty"`
-	Revision      uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
-	Barrier       *Barrier               `protobuf:"bytes,11,opt,name=barrier,proto3" json:"barrier,omitempty"`
-	Description   string                 `protobuf:"bytes,12,opt,name=description,proto3" json:"description,omitempty"`
-	Purpose       string                 `protobuf:"bytes,13,opt,name=purpose,proto3" json:"purpose,omitempty"`
-	Links         []*Link                `protobuf:"bytes,14,rep,name=links,proto3" json:"links,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name            string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Algorithm       string                 `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Class           string                 `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
+	Owner           string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
+	Labels          []*Label               `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`
+	CreatedAtMs     int64                  `protobuf:"varint,7,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"`
+	Primary         uint32                 `protobuf:"varint,8,opt,name=primary,proto3" json:"primary,omitempty"`
+	Versions        []*KeyVersion          `protobuf:"bytes,9,rep,name=versions,proto3" json:"versions,omitempty"`
+	Revision        uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Barrier         *Barrier               `protobuf:"bytes,11,opt,name=barrier,proto3" json:"barrier,omitempty"`
+	Description     string                 `protobuf:"bytes,12,opt,name=description,proto3" json:"description,omitempty"`
+	Purpose         string                 `protobuf:"bytes,13,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Links           []*Link                `protobuf:"bytes,14,rep,name=links,proto3" json:"links,omitempty"`
+	NeverExportable bool                   `protobuf:"varint,41,opt,name=never_exportable,json=neverExportable,proto3" json:"never_exportable,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[70]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5081,7 +5166,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[70]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5094,7 +5179,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{70}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Key) GetId() string {
@@ -5195,6 +5280,13 @@ func (x *Key) GetLinks() []*Link {
 	return nil
 }
 
+func (x *Key) GetNeverExportable() bool {
+	if x != nil {
+		return x.NeverExportable
+	}
+	return false
+}
+
 // Link ties a key to another object.
 type Link struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5206,7 +5298,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[71]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5218,7 +5310,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[71]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5231,7 +5323,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{71}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Link) GetKind() string {
@@ -5278,7 +5370,7 @@ type Class struct {
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[72]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5290,7 +5382,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[72]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5303,7 +5395,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{72}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Class) GetName() string {
@@ -5471,7 +5563,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[73]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5483,7 +5575,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[73]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5496,7 +5588,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{73}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Approval) GetOperation() string {
@@ -5544,13 +5636,14 @@ type KeyVersion struct {
 	ProcessingEndedAtMs int64                  `protobuf:"varint,20,opt,name=processing_ended_at_ms,json=processingEndedAtMs,proto3" json:"processing_ended_at_ms,omitempty"`
 	Destruction         *Destruction           `protobuf:"bytes,21,opt,name=destruction,proto3" json:"destruction,omitempty"`
 	Imported            bool                   `protobuf:"varint,40,opt,name=imported,proto3" json:"imported,omitempty"`
+	ExportedAtMs        int64                  `protobuf:"varint,41,opt,name=exported_at_ms,json=exportedAtMs,proto3" json:"exported_at_ms,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *KeyVersion) Reset() {
 	*x = KeyVersion{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[74]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5562,7 +5655,7 @@ func (x *KeyVersion) String() string {
 func (*KeyVersion) ProtoMessage() {}
 
 func (x *KeyVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[74]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5575,7 +5668,7 @@ func (x *KeyVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyVersion.ProtoReflect.Descriptor instead.
 func (*KeyVersion) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{74}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *KeyVersion) GetVersion() uint32 {
@@ -5732,6 +5825,13 @@ func (x *KeyVersion) GetImported() bool {
 	return false
 }
 
+func (x *KeyVersion) GetExportedAtMs() int64 {
+	if x != nil {
+		return x.ExportedAtMs
+	}
+	return 0
+}
+
 // Destruction is how far the erasure of a version has come.
 type Destruction struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5744,7 +5844,7 @@ type Destruction struct {
 
 func (x *Destruction) Reset() {
 	*x = Destruction{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[75]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5756,7 +5856,7 @@ func (x *Destruction) String() string {
 func (*Destruction) ProtoMessage() {}
 
 func (x *Destruction) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[75]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5769,7 +5869,7 @@ func (x *Destruction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destruction.ProtoReflect.Descriptor instead.
 func (*Destruction) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{75}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Destruction) GetBegunAtMs() int64 {
@@ -5807,7 +5907,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[76]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5819,7 +5919,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[76]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5832,7 +5932,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{76}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Receipt) GetNode() string {
@@ -5881,7 +5981,7 @@ type Barrier struct {
 
 func (x *Barrier) Reset() {
 	*x = Barrier{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[77]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5893,7 +5993,7 @@ func (x *Barrier) String() string {
 func (*Barrier) ProtoMessage() {}
 
 func (x *Barrier) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[77]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5906,7 +6006,7 @@ func (x *Barrier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Barrier.ProtoReflect.Descriptor instead.
 func (*Barrier) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{77}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Barrier) GetState() uint32 {
@@ -5945,7 +6045,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[78]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5957,7 +6057,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[78]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5970,7 +6070,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{78}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Result) GetCode() uint32 {
@@ -6035,7 +6135,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[79]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6047,7 +6147,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[79]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6060,7 +6160,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{79}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Request) GetId() string {
@@ -6102,7 +6202,7 @@ type PendingBarrier struct {
 
 func (x *PendingBarrier) Reset() {
 	*x = PendingBarrier{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[80]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6114,7 +6214,7 @@ func (x *PendingBarrier) String() string {
 func (*PendingBarrier) ProtoMessage() {}
 
 func (x *PendingBarrier) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[80]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6127,7 +6227,7 @@ func (x *PendingBarrier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingBarrier.ProtoReflect.Descriptor instead.
 func (*PendingBarrier) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{80}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *PendingBarrier) GetIndex() uint64 {
@@ -6165,7 +6265,7 @@ type KeyUse struct {
 
 func (x *KeyUse) Reset() {
 	*x = KeyUse{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[81]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6177,7 +6277,7 @@ func (x *KeyUse) String() string {
 func (*KeyUse) ProtoMessage() {}
 
 func (x *KeyUse) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[81]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6190,7 +6290,7 @@ func (x *KeyUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyUse.ProtoReflect.Descriptor instead.
 func (*KeyUse) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{81}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *KeyUse) GetKeyId() string {
@@ -6238,7 +6338,7 @@ type UseLapse struct {
 
 func (x *UseLapse) Reset() {
 	*x = UseLapse{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[82]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6250,7 +6350,7 @@ func (x *UseLapse) String() string {
 func (*UseLapse) ProtoMessage() {}
 
 func (x *UseLapse) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[82]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6263,7 +6363,7 @@ func (x *UseLapse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseLapse.ProtoReflect.Descriptor instead.
 func (*UseLapse) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{82}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *UseLapse) GetNode() string {
@@ -6291,7 +6391,7 @@ type UseLedger struct {
 
 func (x *UseLedger) Reset() {
 	*x = UseLedger{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[83]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6303,7 +6403,7 @@ func (x *UseLedger) String() string {
 func (*UseLedger) ProtoMessage() {}
 
 func (x *UseLedger) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[83]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6316,7 +6416,7 @@ func (x *UseLedger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseLedger.ProtoReflect.Descriptor instead.
 func (*UseLedger) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{83}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *UseLedger) GetSinceMs() int64 {
@@ -6344,7 +6444,7 @@ type Frontier struct {
 
 func (x *Frontier) Reset() {
 	*x = Frontier{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[84]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6356,7 +6456,7 @@ func (x *Frontier) String() string {
 func (*Frontier) ProtoMessage() {}
 
 func (x *Frontier) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[84]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6369,7 +6469,7 @@ func (x *Frontier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frontier.ProtoReflect.Descriptor instead.
 func (*Frontier) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{84}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Frontier) GetSize() uint64 {
@@ -6401,7 +6501,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[85]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6413,7 +6513,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[85]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6426,7 +6526,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{85}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Header) GetApplied() uint64 {
@@ -6496,7 +6596,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[86]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6508,7 +6608,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[86]
+	mi := &file_fsm_fsmpb_fsm_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6521,7 +6621,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{86}
+	return file_fsm_fsmpb_fsm_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Record) GetKind() isRecord_Kind {
@@ -6886,7 +6986,7 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\vSetKeyClass\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xa8\x04\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd3\x04\n" +
 	"\tUpdateKey\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x125\n" +
@@ -6901,7 +7001,8 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\aversion\x18\n" +
 	" \x01(\rR\aversion\x12)\n" +
 	"\x0eactivate_at_ms\x18\v \x01(\x03H\x03R\factivateAtMs\x88\x01\x01\x12-\n" +
-	"\x10deactivate_at_ms\x18\f \x01(\x03H\x04R\x0edeactivateAtMs\x88\x01\x01B\x0e\n" +
+	"\x10deactivate_at_ms\x18\f \x01(\x03H\x04R\x0edeactivateAtMs\x88\x01\x01\x12)\n" +
+	"\x10never_exportable\x18\r \x01(\bR\x0fneverExportableB\x0e\n" +
 	"\f_descriptionB\n" +
 	"\n" +
 	"\b_purposeB\b\n" +
@@ -6936,7 +7037,13 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\tImportKey\x12,\n" +
 	"\x03key\x18\x01 \x01(\v2\x1a.conclave.fsm.v1.CreateKeyR\x03key\x12\x1d\n" +
 	"\n" +
-	"import_key\x18\x02 \x01(\tR\timportKey\"[\n" +
+	"import_key\x18\x02 \x01(\tR\timportKey\"{\n" +
+	"\tExportKey\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\x12\x12\n" +
+	"\x04form\x18\x04 \x01(\tR\x04form\x12\x1c\n" +
+	"\trecipient\x18\x05 \x01(\fR\trecipient\"[\n" +
 	"\x11RaiseFeatureLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x120\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x1a.conclave.fsm.v1.NodeLevelR\x05nodes\"A\n" +
@@ -7188,7 +7295,7 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\n" +
 	"public_key\x18\x04 \x01(\fR\tpublicKey\x12\x12\n" +
 	"\x04blob\x18\x05 \x01(\fR\x04blob\x12\x10\n" +
-	"\x03mac\x18\x06 \x01(\fR\x03mac\"\xd3\x03\n" +
+	"\x03mac\x18\x06 \x01(\fR\x03mac\"\xfe\x03\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -7204,7 +7311,8 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\abarrier\x18\v \x01(\v2\x18.conclave.fsm.v1.BarrierR\abarrier\x12 \n" +
 	"\vdescription\x18\f \x01(\tR\vdescription\x12\x18\n" +
 	"\apurpose\x18\r \x01(\tR\apurpose\x12+\n" +
-	"\x05links\x18\x0e \x03(\v2\x15.conclave.fsm.v1.LinkR\x05links\"2\n" +
+	"\x05links\x18\x0e \x03(\v2\x15.conclave.fsm.v1.LinkR\x05links\x12)\n" +
+	"\x10never_exportable\x18) \x01(\bR\x0fneverExportable\"2\n" +
 	"\x04Link\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\"\xa6\x06\n" +
@@ -7238,7 +7346,7 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\bApproval\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\tR\toperation\x12\x16\n" +
 	"\x06quorum\x18\x02 \x01(\rR\x06quorum\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\tR\x06groups\"\x87\x06\n" +
+	"\x06groups\x18\x03 \x03(\tR\x06groups\"\xad\x06\n" +
 	"\n" +
 	"KeyVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
@@ -7268,7 +7376,8 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x10deactivate_at_ms\x18\x13 \x01(\x03R\x0edeactivateAtMs\x123\n" +
 	"\x16processing_ended_at_ms\x18\x14 \x01(\x03R\x13processingEndedAtMs\x12>\n" +
 	"\vdestruction\x18\x15 \x01(\v2\x1c.conclave.fsm.v1.DestructionR\vdestruction\x12\x1a\n" +
-	"\bimported\x18( \x01(\bR\bimported\"\x81\x01\n" +
+	"\bimported\x18( \x01(\bR\bimported\x12$\n" +
+	"\x0eexported_at_ms\x18) \x01(\x03R\fexportedAtMs\"\x81\x01\n" +
 	"\vDestruction\x12\x1e\n" +
 	"\vbegun_at_ms\x18\x01 \x01(\x03R\tbegunAtMs\x12\x1c\n" +
 	"\n" +
@@ -7352,7 +7461,7 @@ func file_fsm_fsmpb_fsm_proto_rawDescGZIP() []byte {
 	return file_fsm_fsmpb_fsm_proto_rawDescData
 }
 
-var file_fsm_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 87)
+var file_fsm_fsmpb_fsm_proto_msgTypes = make([]protoimpl.MessageInfo, 88)
 var file_fsm_fsmpb_fsm_proto_goTypes = []any{
 	(*Entry)(nil),              // 0: conclave.fsm.v1.Entry
 	(*InitCluster)(nil),        // 1: conclave.fsm.v1.InitCluster
@@ -7390,134 +7499,135 @@ var file_fsm_fsmpb_fsm_proto_goTypes = []any{
 	(*UndrainNode)(nil),        // 33: conclave.fsm.v1.UndrainNode
 	(*RemoveNode)(nil),         // 34: conclave.fsm.v1.RemoveNode
 	(*ImportKey)(nil),          // 35: conclave.fsm.v1.ImportKey
-	(*RaiseFeatureLevel)(nil),  // 36: conclave.fsm.v1.RaiseFeatureLevel
-	(*NodeLevel)(nil),          // 37: conclave.fsm.v1.NodeLevel
-	(*SetBudget)(nil),          // 38: conclave.fsm.v1.SetBudget
-	(*ReserveUse)(nil),         // 39: conclave.fsm.v1.ReserveUse
-	(*ReturnUse)(nil),          // 40: conclave.fsm.v1.ReturnUse
-	(*UsedBlock)(nil),          // 41: conclave.fsm.v1.UsedBlock
-	(*RecordUse)(nil),          // 42: conclave.fsm.v1.RecordUse
-	(*UsedVersion)(nil),        // 43: conclave.fsm.v1.UsedVersion
-	(*LapseUse)(nil),           // 44: conclave.fsm.v1.LapseUse
-	(*UseAmount)(nil),          // 45: conclave.fsm.v1.UseAmount
-	(*UseLimit)(nil),           // 46: conclave.fsm.v1.UseLimit
-	(*UseBlock)(nil),           // 47: conclave.fsm.v1.UseBlock
-	(*UseAccount)(nil),         // 48: conclave.fsm.v1.UseAccount
-	(*VersionUse)(nil),         // 49: conclave.fsm.v1.VersionUse
-	(*Cluster)(nil),            // 50: conclave.fsm.v1.Cluster
-	(*Node)(nil),               // 51: conclave.fsm.v1.Node
-	(*Device)(nil),             // 52: conclave.fsm.v1.Device
-	(*Lack)(nil),               // 53: conclave.fsm.v1.Lack
-	(*Capability)(nil),         // 54: conclave.fsm.v1.Capability
-	(*JoinToken)(nil),          // 55: conclave.fsm.v1.JoinToken
-	(*Certificate)(nil),        // 56: conclave.fsm.v1.Certificate
-	(*Custodian)(nil),          // 57: conclave.fsm.v1.Custodian
-	(*RosterNode)(nil),         // 58: conclave.fsm.v1.RosterNode
-	(*RosterSignature)(nil),    // 59: conclave.fsm.v1.RosterSignature
-	(*Roster)(nil),             // 60: conclave.fsm.v1.Roster
-	(*Ceremony)(nil),           // 61: conclave.fsm.v1.Ceremony
-	(*CeremonyStep)(nil),       // 62: conclave.fsm.v1.CeremonyStep
-	(*EntropyCommitment)(nil),  // 63: conclave.fsm.v1.EntropyCommitment
-	(*Deal)(nil),               // 64: conclave.fsm.v1.Deal
-	(*SealedShare)(nil),        // 65: conclave.fsm.v1.SealedShare
-	(*ShareVerdict)(nil),       // 66: conclave.fsm.v1.ShareVerdict
-	(*Master)(nil),             // 67: conclave.fsm.v1.Master
-	(*Label)(nil),              // 68: conclave.fsm.v1.Label
-	(*Material)(nil),           // 69: conclave.fsm.v1.Material
-	(*Key)(nil),                // 70: conclave.fsm.v1.Key
-	(*Link)(nil),               // 71: conclave.fsm.v1.Link
-	(*Class)(nil),              // 72: conclave.fsm.v1.Class
-	(*Approval)(nil),           // 73: conclave.fsm.v1.Approval
-	(*KeyVersion)(nil),         // 74: conclave.fsm.v1.KeyVersion
-	(*Destruction)(nil),        // 75: conclave.fsm.v1.Destruction
-	(*Receipt)(nil),            // 76: conclave.fsm.v1.Receipt
-	(*Barrier)(nil),            // 77: conclave.fsm.v1.Barrier
-	(*Result)(nil),             // 78: conclave.fsm.v1.Result
-	(*Request)(nil),            // 79: conclave.fsm.v1.Request
-	(*PendingBarrier)(nil),     // 80: conclave.fsm.v1.PendingBarrier
-	(*KeyUse)(nil),             // 81: conclave.fsm.v1.KeyUse
-	(*UseLapse)(nil),           // 82: conclave.fsm.v1.UseLapse
-	(*UseLedger)(nil),          // 83: conclave.fsm.v1.UseLedger
-	(*Frontier)(nil),           // 84: conclave.fsm.v1.Frontier
-	(*Header)(nil),             // 85: conclave.fsm.v1.Header
-	(*Record)(nil),             // 86: conclave.fsm.v1.Record
+	(*ExportKey)(nil),          // 36: conclave.fsm.v1.ExportKey
+	(*RaiseFeatureLevel)(nil),  // 37: conclave.fsm.v1.RaiseFeatureLevel
+	(*NodeLevel)(nil),          // 38: conclave.fsm.v1.NodeLevel
+	(*SetBudget)(nil),          // 39: conclave.fsm.v1.SetBudget
+	(*ReserveUse)(nil),         // 40: conclave.fsm.v1.ReserveUse
+	(*ReturnUse)(nil),          // 41: conclave.fsm.v1.ReturnUse
+	(*UsedBlock)(nil),          // 42: conclave.fsm.v1.UsedBlock
+	(*RecordUse)(nil),          // 43: conclave.fsm.v1.RecordUse
+	(*UsedVersion)(nil),        // 44: conclave.fsm.v1.UsedVersion
+	(*LapseUse)(nil),           // 45: conclave.fsm.v1.LapseUse
+	(*UseAmount)(nil),          // 46: conclave.fsm.v1.UseAmount
+	(*UseLimit)(nil),           // 47: conclave.fsm.v1.UseLimit
+	(*UseBlock)(nil),           // 48: conclave.fsm.v1.UseBlock
+	(*UseAccount)(nil),         // 49: conclave.fsm.v1.UseAccount
+	(*VersionUse)(nil),         // 50: conclave.fsm.v1.VersionUse
+	(*Cluster)(nil),            // 51: conclave.fsm.v1.Cluster
+	(*Node)(nil),               // 52: conclave.fsm.v1.Node
+	(*Device)(nil),             // 53: conclave.fsm.v1.Device
+	(*Lack)(nil),               // 54: conclave.fsm.v1.Lack
+	(*Capability)(nil),         // 55: conclave.fsm.v1.Capability
+	(*JoinToken)(nil),          // 56: conclave.fsm.v1.JoinToken
+	(*Certificate)(nil),        // 57: conclave.fsm.v1.Certificate
+	(*Custodian)(nil),          // 58: conclave.fsm.v1.Custodian
+	(*RosterNode)(nil),         // 59: conclave.fsm.v1.RosterNode
+	(*RosterSignature)(nil),    // 60: conclave.fsm.v1.RosterSignature
+	(*Roster)(nil),             // 61: conclave.fsm.v1.Roster
+	(*Ceremony)(nil),           // 62: conclave.fsm.v1.Ceremony
+	(*CeremonyStep)(nil),       // 63: conclave.fsm.v1.CeremonyStep
+	(*EntropyCommitment)(nil),  // 64: conclave.fsm.v1.EntropyCommitment
+	(*Deal)(nil),               // 65: conclave.fsm.v1.Deal
+	(*SealedShare)(nil),        // 66: conclave.fsm.v1.SealedShare
+	(*ShareVerdict)(nil),       // 67: conclave.fsm.v1.ShareVerdict
+	(*Master)(nil),             // 68: conclave.fsm.v1.Master
+	(*Label)(nil),              // 69: conclave.fsm.v1.Label
+	(*Material)(nil),           // 70: conclave.fsm.v1.Material
+	(*Key)(nil),                // 71: conclave.fsm.v1.Key
+	(*Link)(nil),               // 72: conclave.fsm.v1.Link
+	(*Class)(nil),              // 73: conclave.fsm.v1.Class
+	(*Approval)(nil),           // 74: conclave.fsm.v1.Approval
+	(*KeyVersion)(nil),         // 75: conclave.fsm.v1.KeyVersion
+	(*Destruction)(nil),        // 76: conclave.fsm.v1.Destruction
+	(*Receipt)(nil),            // 77: conclave.fsm.v1.Receipt
+	(*Barrier)(nil),            // 78: conclave.fsm.v1.Barrier
+	(*Result)(nil),             // 79: conclave.fsm.v1.Result
+	(*Request)(nil),            // 80: conclave.fsm.v1.Request
+	(*PendingBarrier)(nil),     // 81: conclave.fsm.v1.PendingBarrier
+	(*KeyUse)(nil),             // 82: conclave.fsm.v1.KeyUse
+	(*UseLapse)(nil),           // 83: conclave.fsm.v1.UseLapse
+	(*UseLedger)(nil),          // 84: conclave.fsm.v1.UseLedger
+	(*Frontier)(nil),           // 85: conclave.fsm.v1.Frontier
+	(*Header)(nil),             // 86: conclave.fsm.v1.Header
+	(*Record)(nil),             // 87: conclave.fsm.v1.Record
 }
 var file_fsm_fsmpb_fsm_proto_depIdxs = []int32{
-	51, // 0: conclave.fsm.v1.InitCluster.node:type_name -> conclave.fsm.v1.Node
-	56, // 1: conclave.fsm.v1.InitCluster.certificates:type_name -> conclave.fsm.v1.Certificate
-	51, // 2: conclave.fsm.v1.AdmitNode.node:type_name -> conclave.fsm.v1.Node
-	56, // 3: conclave.fsm.v1.RecordCertificate.certificate:type_name -> conclave.fsm.v1.Certificate
-	60, // 4: conclave.fsm.v1.StartGenesis.roster:type_name -> conclave.fsm.v1.Roster
-	64, // 5: conclave.fsm.v1.PublishDeal.deal:type_name -> conclave.fsm.v1.Deal
-	60, // 6: conclave.fsm.v1.StartRoster.roster:type_name -> conclave.fsm.v1.Roster
-	68, // 7: conclave.fsm.v1.CreateKey.labels:type_name -> conclave.fsm.v1.Label
-	69, // 8: conclave.fsm.v1.CreateKey.material:type_name -> conclave.fsm.v1.Material
-	71, // 9: conclave.fsm.v1.CreateKey.links:type_name -> conclave.fsm.v1.Link
-	69, // 10: conclave.fsm.v1.RotateKey.material:type_name -> conclave.fsm.v1.Material
-	52, // 11: conclave.fsm.v1.DescribeDevice.device:type_name -> conclave.fsm.v1.Device
-	72, // 12: conclave.fsm.v1.CreateClass.class:type_name -> conclave.fsm.v1.Class
-	72, // 13: conclave.fsm.v1.UpdateClass.class:type_name -> conclave.fsm.v1.Class
-	68, // 14: conclave.fsm.v1.UpdateKey.set_labels:type_name -> conclave.fsm.v1.Label
-	71, // 15: conclave.fsm.v1.UpdateKey.add_links:type_name -> conclave.fsm.v1.Link
-	71, // 16: conclave.fsm.v1.UpdateKey.remove_links:type_name -> conclave.fsm.v1.Link
-	69, // 17: conclave.fsm.v1.ExecuteDue.material:type_name -> conclave.fsm.v1.Material
+	52, // 0: conclave.fsm.v1.InitCluster.node:type_name -> conclave.fsm.v1.Node
+	57, // 1: conclave.fsm.v1.InitCluster.certificates:type_name -> conclave.fsm.v1.Certificate
+	52, // 2: conclave.fsm.v1.AdmitNode.node:type_name -> conclave.fsm.v1.Node
+	57, // 3: conclave.fsm.v1.RecordCertificate.certificate:type_name -> conclave.fsm.v1.Certificate
+	61, // 4: conclave.fsm.v1.StartGenesis.roster:type_name -> conclave.fsm.v1.Roster
+	65, // 5: conclave.fsm.v1.PublishDeal.deal:type_name -> conclave.fsm.v1.Deal
+	61, // 6: conclave.fsm.v1.StartRoster.roster:type_name -> conclave.fsm.v1.Roster
+	69, // 7: conclave.fsm.v1.CreateKey.labels:type_name -> conclave.fsm.v1.Label
+	70, // 8: conclave.fsm.v1.CreateKey.material:type_name -> conclave.fsm.v1.Material
+	72, // 9: conclave.fsm.v1.CreateKey.links:type_name -> conclave.fsm.v1.Link
+	70, // 10: conclave.fsm.v1.RotateKey.material:type_name -> conclave.fsm.v1.Material
+	53, // 11: conclave.fsm.v1.DescribeDevice.device:type_name -> conclave.fsm.v1.Device
+	73, // 12: conclave.fsm.v1.CreateClass.class:type_name -> conclave.fsm.v1.Class
+	73, // 13: conclave.fsm.v1.UpdateClass.class:type_name -> conclave.fsm.v1.Class
+	69, // 14: conclave.fsm.v1.UpdateKey.set_labels:type_name -> conclave.fsm.v1.Label
+	72, // 15: conclave.fsm.v1.UpdateKey.add_links:type_name -> conclave.fsm.v1.Link
+	72, // 16: conclave.fsm.v1.UpdateKey.remove_links:type_name -> conclave.fsm.v1.Link
+	70, // 17: conclave.fsm.v1.ExecuteDue.material:type_name -> conclave.fsm.v1.Material
 	31, // 18: conclave.fsm.v1.RecordErasure.erased:type_name -> conclave.fsm.v1.ErasedVersion
 	18, // 19: conclave.fsm.v1.ImportKey.key:type_name -> conclave.fsm.v1.CreateKey
-	37, // 20: conclave.fsm.v1.RaiseFeatureLevel.nodes:type_name -> conclave.fsm.v1.NodeLevel
-	46, // 21: conclave.fsm.v1.SetBudget.limit:type_name -> conclave.fsm.v1.UseLimit
-	45, // 22: conclave.fsm.v1.ReserveUse.used:type_name -> conclave.fsm.v1.UseAmount
-	45, // 23: conclave.fsm.v1.ReserveUse.need:type_name -> conclave.fsm.v1.UseAmount
-	45, // 24: conclave.fsm.v1.ReserveUse.waiting:type_name -> conclave.fsm.v1.UseAmount
-	45, // 25: conclave.fsm.v1.ReserveUse.want:type_name -> conclave.fsm.v1.UseAmount
-	41, // 26: conclave.fsm.v1.ReturnUse.blocks:type_name -> conclave.fsm.v1.UsedBlock
-	45, // 27: conclave.fsm.v1.UsedBlock.used:type_name -> conclave.fsm.v1.UseAmount
-	43, // 28: conclave.fsm.v1.RecordUse.versions:type_name -> conclave.fsm.v1.UsedVersion
-	45, // 29: conclave.fsm.v1.UseLimit.amount:type_name -> conclave.fsm.v1.UseAmount
-	45, // 30: conclave.fsm.v1.UseBlock.reserved:type_name -> conclave.fsm.v1.UseAmount
-	45, // 31: conclave.fsm.v1.UseBlock.settled:type_name -> conclave.fsm.v1.UseAmount
-	45, // 32: conclave.fsm.v1.UseAccount.spent:type_name -> conclave.fsm.v1.UseAmount
-	47, // 33: conclave.fsm.v1.UseAccount.blocks:type_name -> conclave.fsm.v1.UseBlock
-	48, // 34: conclave.fsm.v1.VersionUse.protected:type_name -> conclave.fsm.v1.UseAccount
-	53, // 35: conclave.fsm.v1.Node.lacks:type_name -> conclave.fsm.v1.Lack
-	54, // 36: conclave.fsm.v1.Node.capabilities:type_name -> conclave.fsm.v1.Capability
-	53, // 37: conclave.fsm.v1.Device.lacks:type_name -> conclave.fsm.v1.Lack
-	54, // 38: conclave.fsm.v1.Device.capabilities:type_name -> conclave.fsm.v1.Capability
-	57, // 39: conclave.fsm.v1.Roster.custodians:type_name -> conclave.fsm.v1.Custodian
-	58, // 40: conclave.fsm.v1.Roster.nodes:type_name -> conclave.fsm.v1.RosterNode
-	59, // 41: conclave.fsm.v1.Roster.signatures:type_name -> conclave.fsm.v1.RosterSignature
-	60, // 42: conclave.fsm.v1.Ceremony.roster:type_name -> conclave.fsm.v1.Roster
-	62, // 43: conclave.fsm.v1.Ceremony.steps:type_name -> conclave.fsm.v1.CeremonyStep
-	63, // 44: conclave.fsm.v1.Ceremony.commitments:type_name -> conclave.fsm.v1.EntropyCommitment
-	64, // 45: conclave.fsm.v1.Ceremony.deal:type_name -> conclave.fsm.v1.Deal
-	66, // 46: conclave.fsm.v1.Ceremony.verdicts:type_name -> conclave.fsm.v1.ShareVerdict
-	65, // 47: conclave.fsm.v1.Deal.shares:type_name -> conclave.fsm.v1.SealedShare
-	68, // 48: conclave.fsm.v1.Key.labels:type_name -> conclave.fsm.v1.Label
-	74, // 49: conclave.fsm.v1.Key.versions:type_name -> conclave.fsm.v1.KeyVersion
-	77, // 50: conclave.fsm.v1.Key.barrier:type_name -> conclave.fsm.v1.Barrier
-	71, // 51: conclave.fsm.v1.Key.links:type_name -> conclave.fsm.v1.Link
-	73, // 52: conclave.fsm.v1.Class.approvals:type_name -> conclave.fsm.v1.Approval
-	75, // 53: conclave.fsm.v1.KeyVersion.destruction:type_name -> conclave.fsm.v1.Destruction
-	76, // 54: conclave.fsm.v1.Destruction.receipts:type_name -> conclave.fsm.v1.Receipt
-	78, // 55: conclave.fsm.v1.Request.result:type_name -> conclave.fsm.v1.Result
-	46, // 56: conclave.fsm.v1.KeyUse.limit:type_name -> conclave.fsm.v1.UseLimit
-	48, // 57: conclave.fsm.v1.KeyUse.limited:type_name -> conclave.fsm.v1.UseAccount
-	49, // 58: conclave.fsm.v1.KeyUse.versions:type_name -> conclave.fsm.v1.VersionUse
-	82, // 59: conclave.fsm.v1.UseLedger.lapses:type_name -> conclave.fsm.v1.UseLapse
-	50, // 60: conclave.fsm.v1.Header.cluster:type_name -> conclave.fsm.v1.Cluster
-	84, // 61: conclave.fsm.v1.Header.frontier:type_name -> conclave.fsm.v1.Frontier
-	85, // 62: conclave.fsm.v1.Record.header:type_name -> conclave.fsm.v1.Header
-	51, // 63: conclave.fsm.v1.Record.node:type_name -> conclave.fsm.v1.Node
-	55, // 64: conclave.fsm.v1.Record.token:type_name -> conclave.fsm.v1.JoinToken
-	56, // 65: conclave.fsm.v1.Record.certificate:type_name -> conclave.fsm.v1.Certificate
-	60, // 66: conclave.fsm.v1.Record.roster:type_name -> conclave.fsm.v1.Roster
-	67, // 67: conclave.fsm.v1.Record.master:type_name -> conclave.fsm.v1.Master
-	61, // 68: conclave.fsm.v1.Record.ceremony:type_name -> conclave.fsm.v1.Ceremony
-	70, // 69: conclave.fsm.v1.Record.key:type_name -> conclave.fsm.v1.Key
-	80, // 70: conclave.fsm.v1.Record.barrier:type_name -> conclave.fsm.v1.PendingBarrier
-	79, // 71: conclave.fsm.v1.Record.request:type_name -> conclave.fsm.v1.Request
-	72, // 72: conclave.fsm.v1.Record.class:type_name -> conclave.fsm.v1.Class
-	81, // 73: conclave.fsm.v1.Record.use:type_name -> conclave.fsm.v1.KeyUse
-	83, // 74: conclave.fsm.v1.Record.ledger:type_name -> conclave.fsm.v1.UseLedger
+	38, // 20: conclave.fsm.v1.RaiseFeatureLevel.nodes:type_name -> conclave.fsm.v1.NodeLevel
+	47, // 21: conclave.fsm.v1.SetBudget.limit:type_name -> conclave.fsm.v1.UseLimit
+	46, // 22: conclave.fsm.v1.ReserveUse.used:type_name -> conclave.fsm.v1.UseAmount
+	46, // 23: conclave.fsm.v1.ReserveUse.need:type_name -> conclave.fsm.v1.UseAmount
+	46, // 24: conclave.fsm.v1.ReserveUse.waiting:type_name -> conclave.fsm.v1.UseAmount
+	46, // 25: conclave.fsm.v1.ReserveUse.want:type_name -> conclave.fsm.v1.UseAmount
+	42, // 26: conclave.fsm.v1.ReturnUse.blocks:type_name -> conclave.fsm.v1.UsedBlock
+	46, // 27: conclave.fsm.v1.UsedBlock.used:type_name -> conclave.fsm.v1.UseAmount
+	44, // 28: conclave.fsm.v1.RecordUse.versions:type_name -> conclave.fsm.v1.UsedVersion
+	46, // 29: conclave.fsm.v1.UseLimit.amount:type_name -> conclave.fsm.v1.UseAmount
+	46, // 30: conclave.fsm.v1.UseBlock.reserved:type_name -> conclave.fsm.v1.UseAmount
+	46, // 31: conclave.fsm.v1.UseBlock.settled:type_name -> conclave.fsm.v1.UseAmount
+	46, // 32: conclave.fsm.v1.UseAccount.spent:type_name -> conclave.fsm.v1.UseAmount
+	48, // 33: conclave.fsm.v1.UseAccount.blocks:type_name -> conclave.fsm.v1.UseBlock
+	49, // 34: conclave.fsm.v1.VersionUse.protected:type_name -> conclave.fsm.v1.UseAccount
+	54, // 35: conclave.fsm.v1.Node.lacks:type_name -> conclave.fsm.v1.Lack
+	55, // 36: conclave.fsm.v1.Node.capabilities:type_name -> conclave.fsm.v1.Capability
+	54, // 37: conclave.fsm.v1.Device.lacks:type_name -> conclave.fsm.v1.Lack
+	55, // 38: conclave.fsm.v1.Device.capabilities:type_name -> conclave.fsm.v1.Capability
+	58, // 39: conclave.fsm.v1.Roster.custodians:type_name -> conclave.fsm.v1.Custodian
+	59, // 40: conclave.fsm.v1.Roster.nodes:type_name -> conclave.fsm.v1.RosterNode
+	60, // 41: conclave.fsm.v1.Roster.signatures:type_name -> conclave.fsm.v1.RosterSignature
+	61, // 42: conclave.fsm.v1.Ceremony.roster:type_name -> conclave.fsm.v1.Roster
+	63, // 43: conclave.fsm.v1.Ceremony.steps:type_name -> conclave.fsm.v1.CeremonyStep
+	64, // 44: conclave.fsm.v1.Ceremony.commitments:type_name -> conclave.fsm.v1.EntropyCommitment
+	65, // 45: conclave.fsm.v1.Ceremony.deal:type_name -> conclave.fsm.v1.Deal
+	67, // 46: conclave.fsm.v1.Ceremony.verdicts:type_name -> conclave.fsm.v1.ShareVerdict
+	66, // 47: conclave.fsm.v1.Deal.shares:type_name -> conclave.fsm.v1.SealedShare
+	69, // 48: conclave.fsm.v1.Key.labels:type_name -> conclave.fsm.v1.Label
+	75, // 49: conclave.fsm.v1.Key.versions:type_name -> conclave.fsm.v1.KeyVersion
+	78, // 50: conclave.fsm.v1.Key.barrier:type_name -> conclave.fsm.v1.Barrier
+	72, // 51: conclave.fsm.v1.Key.links:type_name -> conclave.fsm.v1.Link
+	74, // 52: conclave.fsm.v1.Class.approvals:type_name -> conclave.fsm.v1.Approval
+	76, // 53: conclave.fsm.v1.KeyVersion.destruction:type_name -> conclave.fsm.v1.Destruction
+	77, // 54: conclave.fsm.v1.Destruction.receipts:type_name -> conclave.fsm.v1.Receipt
+	79, // 55: conclave.fsm.v1.Request.result:type_name -> conclave.fsm.v1.Result
+	47, // 56: conclave.fsm.v1.KeyUse.limit:type_name -> conclave.fsm.v1.UseLimit
+	49, // 57: conclave.fsm.v1.KeyUse.limited:type_name -> conclave.fsm.v1.UseAccount
+	50, // 58: conclave.fsm.v1.KeyUse.versions:type_name -> conclave.fsm.v1.VersionUse
+	83, // 59: conclave.fsm.v1.UseLedger.lapses:type_name -> conclave.fsm.v1.UseLapse
+	51, // 60: conclave.fsm.v1.Header.cluster:type_name -> conclave.fsm.v1.Cluster
+	85, // 61: conclave.fsm.v1.Header.frontier:type_name -> conclave.fsm.v1.Frontier
+	86, // 62: conclave.fsm.v1.Record.header:type_name -> conclave.fsm.v1.Header
+	52, // 63: conclave.fsm.v1.Record.node:type_name -> conclave.fsm.v1.Node
+	56, // 64: conclave.fsm.v1.Record.token:type_name -> conclave.fsm.v1.JoinToken
+	57, // 65: conclave.fsm.v1.Record.certificate:type_name -> conclave.fsm.v1.Certificate
+	61, // 66: conclave.fsm.v1.Record.roster:type_name -> conclave.fsm.v1.Roster
+	68, // 67: conclave.fsm.v1.Record.master:type_name -> conclave.fsm.v1.Master
+	62, // 68: conclave.fsm.v1.Record.ceremony:type_name -> conclave.fsm.v1.Ceremony
+	71, // 69: conclave.fsm.v1.Record.key:type_name -> conclave.fsm.v1.Key
+	81, // 70: conclave.fsm.v1.Record.barrier:type_name -> conclave.fsm.v1.PendingBarrier
+	80, // 71: conclave.fsm.v1.Record.request:type_name -> conclave.fsm.v1.Request
+	73, // 72: conclave.fsm.v1.Record.class:type_name -> conclave.fsm.v1.Class
+	82, // 73: conclave.fsm.v1.Record.use:type_name -> conclave.fsm.v1.KeyUse
+	84, // 74: conclave.fsm.v1.Record.ledger:type_name -> conclave.fsm.v1.UseLedger
 	75, // [75:75] is the sub-list for method output_type
 	75, // [75:75] is the sub-list for method input_type
 	75, // [75:75] is the sub-list for extension type_name
@@ -7531,7 +7641,7 @@ func file_fsm_fsmpb_fsm_proto_init() {
 		return
 	}
 	file_fsm_fsmpb_fsm_proto_msgTypes[28].OneofWrappers = []any{}
-	file_fsm_fsmpb_fsm_proto_msgTypes[86].OneofWrappers = []any{
+	file_fsm_fsmpb_fsm_proto_msgTypes[87].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Node)(nil),
 		(*Record_Token)(nil),
@@ -7552,7 +7662,7 @@ func file_fsm_fsmpb_fsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_fsmpb_fsm_proto_rawDesc), len(file_fsm_fsmpb_fsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   87,
+			NumMessages:   88,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -25,6 +25,8 @@ var (
 	_ hsm.Rewrapper = (*Gated)(nil)
 	_ hsm.Importer  = (*Gated)(nil)
 	_ hsm.Gate      = (*Gated)(nil)
+
+	_ keyuse.Exporter = (*Gated)(nil)
 )
 
 // Gate puts b behind the gate. The caller closes the result instead of b.
@@ -82,17 +84,30 @@ func (g *Gated) BeginRewrap(ctx context.Context, from, to *hsm.Master) (hsm.Rewr
 	return r.BeginRewrap(ctx, from, to)
 }
 
-// NewImportKey implements hsm.Importer where the backend does. The key is RSA-3072 with OAEP, which is approved; what it imports is checked.
-func (g *Gated) NewImportKey(ctx context.Context) (hsm.ImportKey, error) {
+// NewImportKey implements hsm.Importer where the backend does. Both forms are approved (SP 800-56B OAEP, SP 800-56A ECDH, SP
+// 800-38F KWP); what is imported is checked.
+func (g *Gated) NewImportKey(ctx context.Context, form hsm.Form) (hsm.ImportKey, error) {
 	i, ok := g.Backend.(hsm.Importer)
 	if !ok {
 		return nil, hsm.NoImport(g.Backend)
 	}
-	k, err := i.NewImportKey(ctx)
+	k, err := i.NewImportKey(ctx, form)
 	if err != nil {
 		return nil, err
 	}
 	return gatedImport{k}, nil
+}
+
+// Export implements keyuse.Exporter where the backend does. hsm.ErrUnsupported for what is not approved, as Open.
+func (g *Gated) Export(ctx context.Context, k hsm.WrappedKey, to hsm.Recipient) ([]byte, error) {
+	if err := check(k.Binding.Algorithm); err != nil {
+		return nil, err
+	}
+	e, ok := g.Backend.(keyuse.Exporter)
+	if !ok {
+		return nil, hsm.NoExport(g.Backend)
+	}
+	return e.Export(ctx, k, to)
 }
 
 type gatedImport struct{ hsm.ImportKey }

@@ -1,6 +1,9 @@
 package fips_test
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -100,7 +103,7 @@ func TestGateOfImports(t *testing.T) {
 	if err := token.ImportMaster(t.Context(), m, nil); err != nil {
 		t.Fatal(err)
 	}
-	k, err := fips.Gate(token).NewImportKey(t.Context())
+	k, err := fips.Gate(token).NewImportKey(t.Context(), hsm.FormRSA)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +116,48 @@ func TestGateOfImports(t *testing.T) {
 	if _, err := k.Import(t.Context(), b, make([]byte, 500)); !errors.Is(err, hsm.ErrInput) {
 		t.Errorf("garbage: %v", err)
 	}
-	_, err = fips.Gate(bare{token}).NewImportKey(t.Context())
+	_, err = fips.Gate(bare{token}).NewImportKey(t.Context(), hsm.FormRSA)
+	if !errors.Is(err, hsm.ErrUnsupported) || !strings.Contains(err.Error(), "CKM_RSA_AES_KEY_WRAP") {
+		t.Errorf("a backend that cannot: %v", err)
+	}
+}
+
+// TestGateOfExports: what is not approved leaves by no other way than it is used, which is none; what is passes; a backend that cannot says why.
+func TestGateOfExports(t *testing.T) {
+	token := open(t)
+	m, err := hsm.DeriveMaster(make([]byte, 32), "c1", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := token.ImportMaster(t.Context(), m, nil); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key.PublicKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := hsm.ParseRecipient(spki, hsm.FormECDH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(a hsm.Algorithm) hsm.WrappedKey {
+		k, err := token.Generate(t.Context(), hsm.Binding{ClusterID: "c1", KeyID: "k", Version: 1, Algorithm: a}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	if _, err := fips.Gate(token).Export(t.Context(), made(hsm.ECDSASecp256k1), to); !errors.Is(err, hsm.ErrUnsupported) {
+		t.Errorf("secp256k1 behind the gate: %v", err)
+	}
+	if out, err := fips.Gate(token).Export(t.Context(), made(hsm.AES256GCM), to); err != nil || len(out) != 65+40 {
+		t.Errorf("an approved key: %d bytes, %v", len(out), err)
+	}
+	_, err = fips.Gate(bare{token}).Export(t.Context(), made(hsm.AES256GCM), to)
 	if !errors.Is(err, hsm.ErrUnsupported) || !strings.Contains(err.Error(), "CKM_RSA_AES_KEY_WRAP") {
 		t.Errorf("a backend that cannot: %v", err)
 	}

@@ -13,6 +13,14 @@ type Port interface {
 	Open(ctx context.Context, k hsm.WrappedKey) (Key, error)
 }
 
+// Exporter is a Port that hands material out, wrapped to somebody's public key. Not every device can: see the backend, and hsm.NoExport.
+type Exporter interface {
+	// Export checks k as Open does, then unwraps it and wraps the material (the raw secret, or PKCS#8 DER of the private key) to the recipient, inside
+	// the token. Only what was wrapped under wrap-export leaves: hsm.ErrInput for any other key. hsm.ErrSealed, hsm.ErrGeneration,
+	// hsm.ErrWrappedKey.
+	Export(ctx context.Context, k hsm.WrappedKey, to hsm.Recipient) ([]byte, error)
+}
+
 // Key is a working copy. It is safe for concurrent use. After Release (called once) every method fails with hsm.ErrClosed;
 // Release waits for nobody: operations under way finish first, the copy is destroyed when the last has ended. When the
 // token is sealed, every method fails with hsm.ErrSealed.

@@ -2,6 +2,7 @@ package soft
 
 import (
 	"context"
+	"crypto/ecdh"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -27,31 +28,74 @@ type importKey struct {
 	hsm.Redacted
 	*drain.Copy
 	session *session
-	token   *Token
-	private *rsa.PrivateKey
+	form    hsm.Form
+	pair    importPair
 	public  []byte
 	used    atomic.Bool
 }
 
+// importPair is the private half of an import key.
+type importPair interface {
+	unwrap(wrapped []byte) ([]byte, error)
+	wipe()
+}
+
+type rsaImportPair struct{ *rsa.PrivateKey }
+
+func (p rsaImportPair) unwrap(wrapped []byte) ([]byte, error) {
+	return keywrap.UnwrapRSA(p.PrivateKey, wrapped)
+}
+func (p rsaImportPair) wipe() { wipeRSA(p.PrivateKey) }
+
+// ecdhImportPair: crypto/ecdh owns its memory, so wiping drops the key for the collector.
+type ecdhImportPair struct{ private *ecdh.PrivateKey }
+
+func (p *ecdhImportPair) unwrap(wrapped []byte) ([]byte, error) {
+	return keywrap.UnwrapECDH(p.private, wrapped)
+}
+func (p *ecdhImportPair) wipe() { p.private = nil }
+
 // NewImportKey implements hsm.Importer.
-func (t *Token) NewImportKey(ctx context.Context) (hsm.ImportKey, error) {
+func (t *Token) NewImportKey(ctx context.Context, form hsm.Form) (hsm.ImportKey, error) {
 	s, err := t.turns.Enter(ctx, "make an import key")
 	if err != nil {
 		return nil, err
 	}
 	defer s.End()
-	private, err := erased(drawImportPair)
-	if err != nil {
-		return nil, fmt.Errorf("drawing an import key: %w", err)
+	k := &importKey{session: s, form: form}
+	if k.pair, k.public, err = drawImportKey(form); err != nil {
+		return nil, err
 	}
-	public, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
-	if err != nil {
-		wipeRSA(private)
-		return nil, fmt.Errorf("encoding an import key: %w", err)
-	}
-	k := &importKey{session: s, token: t, private: private, public: public}
-	k.Copy = s.Adopt(func() { wipeRSA(private) })
+	k.Copy = s.Adopt(k.pair.wipe)
 	return k, nil
+}
+
+// drawImportKey makes a pair with its DER SubjectPublicKeyInfo.
+func drawImportKey(form hsm.Form) (importPair, []byte, error) {
+	var pair importPair
+	var public any
+	switch form {
+	case hsm.FormRSA:
+		private, err := erased(drawImportPair)
+		if err != nil {
+			return nil, nil, fmt.Errorf("drawing an import key: %w", err)
+		}
+		pair, public = rsaImportPair{private}, &private.PublicKey
+	case hsm.FormECDH:
+		private, err := erased(func() (*ecdh.PrivateKey, error) { return ecdh.P256().GenerateKey(rand.Reader) })
+		if err != nil {
+			return nil, nil, fmt.Errorf("drawing an import key: %w", err)
+		}
+		pair, public = &ecdhImportPair{private}, private.PublicKey()
+	default:
+		return nil, nil, fmt.Errorf("%w: an import key for the form %.64q", hsm.ErrInput, form)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		pair.wipe()
+		return nil, nil, fmt.Errorf("encoding an import key: %w", err)
+	}
+	return pair, spki, nil
 }
 
 // PublicKey implements hsm.ImportKey.
@@ -86,9 +130,9 @@ func (k *importKey) Import(ctx context.Context, b hsm.Binding, wrapped []byte) (
 }
 
 func (k *importKey) take(b hsm.Binding, wrapped []byte) (hsm.WrappedKey, error) {
-	outside, err := keywrap.UnwrapRSA(k.private, wrapped)
+	outside, err := k.pair.unwrap(wrapped)
 	if err != nil {
-		return hsm.WrappedKey{}, fmt.Errorf("%w: the material does not unwrap: it is %s to another key than this import key, or damaged", hsm.ErrInput, hsm.ImportForm)
+		return hsm.WrappedKey{}, fmt.Errorf("%w: the material does not unwrap: it is %s to another key than this import key, or damaged", hsm.ErrInput, k.form)
 	}
 	defer clear(outside)
 	material, spki, err := adoptMaterial(b.Algorithm, outside)
@@ -96,7 +140,7 @@ func (k *importKey) take(b hsm.Binding, wrapped []byte) (hsm.WrappedKey, error) 
 		return hsm.WrappedKey{}, err
 	}
 	defer clear(material)
-	b.Generation, b.PublicKey, b.Exportable = k.session.info.Generation, spki, false
+	b.Generation, b.PublicKey = k.session.info.Generation, spki
 	return k.session.wrapKey(b, material)
 }
 

@@ -29,7 +29,7 @@ func importKey(t *testing.T, token *soft.Token) (hsm.ImportKey, *rsa.PublicKey) 
 
 func drawnImportKey(t *testing.T, token *soft.Token) (hsm.ImportKey, *rsa.PublicKey) {
 	t.Helper()
-	k, err := token.NewImportKey(t.Context())
+	k, err := token.NewImportKey(t.Context(), hsm.FormRSA)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +256,7 @@ func TestImportKeyServesOnce(t *testing.T) {
 	if _, err := k.Import(t.Context(), b, wrapped); !errors.Is(err, hsm.ErrSealed) {
 		t.Errorf("after a seal: %v", err)
 	}
-	if _, err := token.NewImportKey(t.Context()); !errors.Is(err, hsm.ErrSealed) {
+	if _, err := token.NewImportKey(t.Context(), hsm.FormRSA); !errors.Is(err, hsm.ErrSealed) {
 		t.Errorf("a sealed token makes an import key: %v", err)
 	}
 }

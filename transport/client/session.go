@@ -15,6 +15,8 @@ import (
 const (
 	// minIndexKey is the metadata key of a demanded index; the proto file documents it.
 	minIndexKey = "conclave-min-index"
+	// requestIDKey is the metadata key of what a caller calls its request; the proto file documents it.
+	requestIDKey = "conclave-request-id"
 	// indexField is the field of every reply with the index of the state that it reflects.
 	indexField protoreflect.Name = "index"
 )
@@ -23,12 +25,17 @@ const (
 // node is behind. What the caller demands in so many words (Config.Token, WithToken) they get all the same.
 var asIs = map[string]bool{
 	vaultpb.Cluster_Status_FullMethodName: true, vaultpb.Log_TreeHeads_FullMethodName: true, vaultpb.Log_ReadRecords_FullMethodName: true,
-	vaultpb.Log_GetCheckpoint_FullMethodName: true,
+	vaultpb.Log_GetCheckpoint_FullMethodName: true, vaultpb.Log_ListUses_FullMethodName: true,
 }
 
 // Token is the highest index that any reply to this client has carried, and at least Config.Token: given to another process
 // (Config.Token) or call (WithToken), what this client has seen is seen there, whatever node answers.
 func (c *Client) Token() uint64 { return max(c.seen.Load(), c.cfg.Token) }
+
+// WithRequestID gives calls with the context a name in the usage log of the node that answers: up to 128 printable ASCII characters.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, requestIDKey, id)
+}
 
 type tokenKey struct{}
 

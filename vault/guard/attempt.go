@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/conclave-vault/conclave/cluster/lease"
@@ -10,14 +11,14 @@ import (
 // maxCharges bounds how often one operation is charged anew: others may take what was reserved for it, or a limit be changed under it.
 const maxCharges = 64
 
-// attempt is one use: checked, charged, done, and checked again.
-func (g *Guard) attempt(ctx context.Context, req Request, use func(context.Context, Key, Selected) error) (Selected, error) {
+// attempt is one use: checked, charged, done by do, recorded, and checked again. Do tells what kept it from beginning (err) from what came of it (used).
+func (g *Guard) attempt(ctx context.Context, req Request, do func(context.Context, Selected) (used, err error)) (Selected, error) {
 	for range maxCharges {
 		first, c, err := g.admit(ctx, req)
 		if err != nil {
 			return Selected{}, err
 		}
-		used, err := g.lend(ctx, first.selected(), use)
+		used, err := do(ctx, first.selected())
 		if err != nil || isDead(used) {
 			c.refund() // the HSM did nothing
 		}
@@ -28,12 +29,12 @@ func (g *Guard) attempt(ctx context.Context, req Request, use func(context.Conte
 		// same condition as a signature.
 		again := req
 		again.Version = first.sel.Version.Version
-		second, err := g.checkAgain(ctx, again, first)
-		if err != nil {
-			return Selected{}, err
-		}
-		if g.covers(c, second) {
+		second, err := g.release(ctx, again, first, c, used)
+		switch {
+		case err == nil:
 			return second.selected(), used
+		case !errors.Is(err, errVoid):
+			return Selected{}, err
 		}
 	}
 	return Selected{}, fmt.Errorf("%w: the key's use budget changes all the time", ErrUnavailable)

@@ -22,6 +22,7 @@ func (n *node) counting(t testing.TB) *counted {
 	c := &counted{node: n}
 	n.apply(fsm.RecordNodeUnsealed{Node: "n1", Boot: "boot", Generation: 1, Seen: n.index})
 	n.guard = guard.New(guard.Config{
+		Uses: n.log,
 		Keys: countingKeys{n.token, &n.opened}, Lease: n.holder.Lease, State: n.machine.State, ClusterID: func() string { return n.cluster },
 		Unsealed: func(*fsm.State) error { return nil }, CatchUp: func(context.Context) error { return nil },
 		Node: "n1", Boot: "boot", Reserve: c.reserve, Background: func(f func(context.Context)) bool {
@@ -288,6 +289,7 @@ func charged(b testing.TB) (*counted, guard.Request) {
 		_ = holder.Install(g, zero) // the first is empty
 	}
 	c.guard = guard.New(guard.Config{
+		Uses:  c.log,
 		Lease: holder.Lease, State: n.machine.State, Unsealed: func(*fsm.State) error { return nil },
 		CatchUp: func(context.Context) error { return nil }, ClusterID: func() string { return n.cluster },
 		Node: "n1", Boot: "boot", Reserve: c.reserve, Background: func(f func(context.Context)) bool { f(context.Background()); return true },

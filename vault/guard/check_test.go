@@ -160,7 +160,7 @@ func BenchmarkCheck(b *testing.B) {
 	}
 	g := guard.New(guard.Config{
 		Lease: holder.Lease, State: n.machine.State, Unsealed: func(*fsm.State) error { return nil },
-		CatchUp: func(context.Context) error { return nil }, ClusterID: func() string { return n.cluster },
+		CatchUp: func(context.Context) error { return nil }, ClusterID: func() string { return n.cluster }, Uses: n.log,
 	})
 	req, ctx := guard.Request{Caller: n.admin, Op: fsm.OpMAC, Name: "mac"}, context.Background()
 	first, err := g.Check(req)
@@ -179,6 +179,14 @@ func BenchmarkCheck(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			if _, err := g.CheckAgain(ctx, req, first); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("release", func(b *testing.B) { // the second check and the record in the buffer
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := g.Release(ctx, req, first); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -12,6 +12,9 @@
 // Between the two checks stands the charge: what counts against a use budget is spent from a block in this process's memory, before the
 // HSM is called. A block may be spent only under a state that has it; the second check looks again.
 //
+// What leaves is recorded in the usage log (release.go). Where its class demands that the record is on the disk first, the deciding check
+// comes after that: an fsync between the check and the release would be a time in which a restriction is acknowledged and the result leaves.
+//
 // It is not the state table (fsm.Permit) and not the roles (vault/policy); it is where they are asked, and where working copies
 // of keys are kept and dropped.
 //

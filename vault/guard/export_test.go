@@ -13,6 +13,11 @@ func (g *Guard) CheckAgain(ctx context.Context, req Request, first Verdict) (Ver
 	return g.checkAgain(ctx, req, first)
 }
 
+// Release is all that follows the HSM call.
+func (g *Guard) Release(ctx context.Context, req Request, first Verdict) (Verdict, error) {
+	return g.release(ctx, req, first, charge{}, nil)
+}
+
 // Verdict is what they return.
 type Verdict = verdict
 

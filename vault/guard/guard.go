@@ -11,6 +11,7 @@ import (
 	"github.com/conclave-vault/conclave/hsm"
 	"github.com/conclave-vault/conclave/hsm/keyuse"
 	"github.com/conclave-vault/conclave/vault/policy"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
 // KeyUse is the key-use port, named here so that the composition root can hand a backend over without importing it.
@@ -57,6 +58,8 @@ type Config struct {
 	Reserve func(context.Context, fsm.ReserveUse) error
 	// Background runs something soon, false if it cannot. nil: nothing is refilled before it is needed.
 	Background func(func(context.Context)) bool
+	// Uses is where every use is recorded.
+	Uses *usage.Log
 	// ClusterID goes into the binding of every wrapped key.
 	ClusterID func() string
 }
@@ -106,7 +109,7 @@ type Selected struct {
 func (g *Guard) Use(ctx context.Context, req Request, use func(context.Context, Key, Selected) error) (Selected, error) {
 	var sel Selected
 	err := g.settled(ctx, func() (err error) {
-		sel, err = g.attempt(ctx, req, use)
+		sel, err = g.attempt(ctx, req, func(ctx context.Context, sel Selected) (used, err error) { return g.lend(ctx, sel, use) })
 		return err
 	})
 	return sel, err
@@ -163,7 +166,7 @@ func negative(err error) bool {
 // decide is a function of the state alone.
 func (g *Guard) decide(s *fsm.State, req Request) (Selected, error) {
 	k, found := s.Key(req.Name)
-	if err := policy.Use(s, req.Caller, k, found); err != nil {
+	if err := allowed(s, req, k, found); err != nil {
 		return Selected{}, err
 	}
 	if !found {
@@ -177,11 +180,19 @@ func (g *Guard) decide(s *fsm.State, req Request) (Selected, error) {
 		return Selected{}, fmt.Errorf("%w: key %q has no version %d", ErrNotFound, req.Name, req.Version)
 	}
 	class, _ := s.Class(k.Class)
-	p := fsm.Permit(req.Op, class, v, req.Reason)
+	p := fsm.PermitFor(req.Op, class, &k, v, req.Reason)
 	if !p.Allowed {
 		return Selected{}, refusal(p, k, v)
 	}
 	return Selected{Key: k, Version: v, Warning: p.Warning, Index: s.Applied(), mode: leaseMode(s, k.Class)}, nil
+}
+
+// allowed asks for the right that an operation needs: who may use a key may not take it away.
+func allowed(s *fsm.State, req Request, k fsm.Key, found bool) error {
+	if req.Op == fsm.OpExport {
+		return policy.Administer(s, req.Caller)
+	}
+	return policy.Use(s, req.Caller, k, found)
 }
 
 func version(k fsm.Key, v fsm.Version) (fsm.KeyVersion, bool) {
@@ -193,16 +204,21 @@ func version(k fsm.Key, v fsm.Version) (fsm.KeyVersion, bool) {
 
 func refusal(p fsm.Permission, k fsm.Key, v fsm.KeyVersion) error {
 	kind := ErrKeyState
-	if p.Code == fsm.CodeNeedsApproval {
+	switch p.Code {
+	case fsm.CodeNeedsApproval:
 		kind = ErrNeedsApproval
+	case fsm.CodeDenied:
+		kind = policy.ErrDenied
 	}
 	return fmt.Errorf("%w: %s version %d: %s", kind, k.Name, v.Version, p.Message)
 }
 
 func fits(op fsm.Operation, f hsm.Family) bool {
 	switch op {
-	case fsm.OpEncrypt, fsm.OpDataKey:
+	case fsm.OpEncrypt, fsm.OpDataKey, fsm.OpRewrap:
 		return f == hsm.FamilyCipher
+	case fsm.OpExport:
+		return true
 	case fsm.OpDecrypt:
 		return f == hsm.FamilyCipher || f == hsm.FamilyDecrypt
 	case fsm.OpEncryptPublic:

@@ -6,6 +6,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ import (
 	"github.com/conclave-vault/conclave/vault/guard"
 	"github.com/conclave-vault/conclave/vault/pki"
 	"github.com/conclave-vault/conclave/vault/policy"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
 // clock is moved by tests.
@@ -34,22 +37,26 @@ func (c *clock) advance(d time.Duration) { c.now.Add(int64(d)) }
 
 // node is a guard over a real token, a real state machine and a real lease, with every step in the test's hand.
 type node struct {
-	t       testing.TB
-	clock   *clock
-	holder  *lease.Holder
-	table   *lease.Table
-	machine *fsm.Machine
-	token   *soft.Token
-	opened  atomic.Int32
-	guard   *guard.Guard
-	admin   policy.Caller
-	cluster string
-	index   uint64
-	caught  atomic.Int32
-	catchUp func() error
-	sealed  atomic.Bool
-	between func() // runs inside the HSM call
-	loaded  func() // runs when a check has loaded the state
+	t        testing.TB
+	clock    *clock
+	holder   *lease.Holder
+	table    *lease.Table
+	machine  *fsm.Machine
+	token    *soft.Token
+	opened   atomic.Int32
+	guard    *guard.Guard
+	admin    policy.Caller
+	cluster  string
+	index    uint64
+	caught   atomic.Int32
+	catchUp  func() error
+	sealed   atomic.Bool
+	between  func() // runs inside the HSM call
+	loaded   func() // runs when a check has loaded the state
+	uses     string // the folder of the usage log
+	log      *usage.Log
+	stopUses func()
+	syncing  atomic.Pointer[func()] // runs while the usage log is made durable
 }
 
 // countingKeys counts unwraps.
@@ -82,6 +89,7 @@ func newNode(t testing.TB) *node {
 	n.table = lease.NewTable(lease.Default(), n.clock, 1, n.clock.Now(), []string{"n1"})
 	n.renew()
 	n.guard = guard.New(guard.Config{
+		Uses: n.recording(),
 		Keys: countingKeys{token, &n.opened}, Lease: n.holder.Lease, State: n.state, CacheKeys: 2, ClusterID: func() string { return n.cluster },
 		Available: n.holder.Available, WantAvailable: n.holder.Want,
 		Unsealed: func(*fsm.State) error {
@@ -99,6 +107,36 @@ func newNode(t testing.TB) *node {
 		},
 	})
 	return n
+}
+
+// recording opens a usage log and writes it until the test ends.
+func (n *node) recording() *usage.Log {
+	n.t.Helper()
+	n.uses = filepath.Join(n.t.TempDir(), "usage")
+	l, err := usage.Open(usage.Config{
+		Dir: n.uses, Node: "n1", Boot: "boot", Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+		Sync: func(f *os.File) error {
+			if do := n.syncing.Load(); do != nil {
+				(*do)()
+			}
+			return f.Sync()
+		},
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	n.stopUses = sync.OnceFunc(func() {
+		end()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			n.t.Errorf("the usage log: %v", err)
+		}
+	})
+	n.t.Cleanup(n.stopUses)
+	n.log = l
+	return l
 }
 
 func (n *node) state() *fsm.State {

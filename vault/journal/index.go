@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/conclave-vault/conclave/vault/segment"
 )
 
 // An index stands beside a segment that is full: for each record the hash of its subject and its place, sorted, so that the
@@ -34,7 +36,7 @@ func compareEntries(a, b indexEntry) int {
 	return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.place, b.place))
 }
 
-func indexPath(segment string) string { return strings.TrimSuffix(segment, suffix) + ".idx" }
+func indexPath(path string) string { return strings.TrimSuffix(path, segment.Suffix) + ".idx" }
 
 func subjectHash(subject string) uint64 {
 	h := fnv.New64a()
@@ -53,7 +55,7 @@ func (j *Journal) Lookup(subject string, from uint64, limit int) ([]uint64, erro
 	hash := subjectHash(subject)
 	var out []uint64
 	for _, s := range j.snapshot() {
-		if s.end() <= from {
+		if s.End() <= from {
 			continue
 		}
 		places, err := j.places(s, hash)
@@ -61,8 +63,8 @@ func (j *Journal) Lookup(subject string, from uint64, limit int) ([]uint64, erro
 			return nil, err
 		}
 		for _, p := range places {
-			leaf := s.first + uint64(p)
-			if leaf >= from && j.holds(leaf, s.path) {
+			leaf := s.First + uint64(p)
+			if leaf >= from && j.holds(leaf, s.Path) {
 				out = append(out, leaf)
 			}
 		}
@@ -76,7 +78,7 @@ func (j *Journal) Lookup(subject string, from uint64, limit int) ([]uint64, erro
 
 // seen is a segment as it was when a lookup began.
 type seen struct {
-	segment
+	segment.File
 	grows      bool
 	overlapped bool // a later segment holds leaves between this one's
 }
@@ -86,8 +88,8 @@ func (j *Journal) snapshot() []seen {
 	defer j.mu.Unlock()
 	out := make([]seen, len(j.segments))
 	for i, s := range j.segments {
-		out[i] = seen{segment: *s, grows: j.active == nil && i == len(j.segments)-1 || j.active != nil && j.active.Name() == s.path}
-		out[i].overlapped = i+1 < len(j.segments) && j.segments[i+1].first < s.end()
+		out[i] = seen{File: *s, grows: j.active == nil && i == len(j.segments)-1 || j.active != nil && j.active.Name() == s.Path}
+		out[i].overlapped = i+1 < len(j.segments) && j.segments[i+1].First < s.End()
 	}
 	return out
 }
@@ -97,22 +99,22 @@ func (j *Journal) holds(leaf uint64, path string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := j.find(leaf)
-	return s != nil && s.path == path
+	return s != nil && s.Path == path
 }
 
 // places finds the records of a hash in one segment.
 func (j *Journal) places(s seen, hash uint64) ([]uint32, error) {
-	if s.grows || s.count > math.MaxUint32 {
+	if s.grows || s.Count > math.MaxUint32 {
 		return j.recent(s, hash)
 	}
-	found, err := searchIndex(&s.segment, hash)
+	found, err := searchIndex(&s.File, hash)
 	if err == nil {
 		return found, nil
 	}
-	entries, complete := j.entries(&s.segment, 0)
+	entries, complete := j.entries(&s.File, 0)
 	slices.SortFunc(entries, compareEntries)
 	if complete {
-		if err := writeIndex(&s.segment, entries); err != nil {
+		if err := writeIndex(&s.File, entries); err != nil {
 			return nil, err
 		}
 	}
@@ -128,10 +130,10 @@ type recentIndex struct {
 
 func (j *Journal) recent(s seen, hash uint64) ([]uint32, error) {
 	r := &j.growing
-	if r.path != s.path || r.count > s.count {
-		*r = recentIndex{path: s.path, places: map[uint64][]uint32{}}
+	if r.path != s.Path || r.count > s.Count {
+		*r = recentIndex{path: s.Path, places: map[uint64][]uint32{}}
 	}
-	entries, _ := j.entries(&s.segment, r.count)
+	entries, _ := j.entries(&s.File, r.count)
 	for _, e := range entries {
 		r.places[e.hash] = append(r.places[e.hash], e.place)
 		r.count = uint64(e.place) + 1
@@ -140,15 +142,15 @@ func (j *Journal) recent(s seen, hash uint64) ([]uint32, error) {
 }
 
 // entries reads the subjects of a segment from a place on; complete is false if damage hid some.
-func (j *Journal) entries(s *segment, from uint64) (all []indexEntry, complete bool) {
-	complete = s.damage == nil
-	for at := s.first + from; at < s.end(); {
-		recs, err := s.read(at, markEvery, segmentBytes)
+func (j *Journal) entries(s *segment.File, from uint64) (all []indexEntry, complete bool) {
+	complete = s.Damage == nil
+	for at := s.First + from; at < s.End(); {
+		recs, err := readRecords(s, at, segment.MarkEvery, segmentBytes)
 		if err != nil {
 			return all, false
 		}
 		for _, r := range recs {
-			e := indexEntry{place: uint32(r.Leaf - s.first)}
+			e := indexEntry{place: uint32(r.Leaf - s.First)}
 			if subject, ok := j.subject(r.Data); ok && r.Verifies() {
 				e.hash = subjectHash(subject)
 			} else {
@@ -161,31 +163,31 @@ func (j *Journal) entries(s *segment, from uint64) (all []indexEntry, complete b
 	return all, complete
 }
 
-func writeIndex(s *segment, entries []indexEntry) error {
-	b := binary.BigEndian.AppendUint64([]byte(indexMagic), s.first)
-	b = binary.BigEndian.AppendUint64(b, s.count)
-	b = binary.BigEndian.AppendUint64(b, uint64(s.size))
+func writeIndex(s *segment.File, entries []indexEntry) error {
+	b := binary.BigEndian.AppendUint64([]byte(indexMagic), s.First)
+	b = binary.BigEndian.AppendUint64(b, s.Count)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.Size))
 	for _, e := range entries {
 		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, e.hash), e.place)
 	}
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	part := indexPath(s.path) + ".new"
+	part := indexPath(s.Path) + ".new"
 	if err := os.WriteFile(part, b, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(part, indexPath(s.path)) // not fsynced: one that a crash spoils fails its CRC and is made anew
+	return os.Rename(part, indexPath(s.Path)) // not fsynced: one that a crash spoils fails its CRC and is made anew
 }
 
 var errIndex = errors.New("journal: the index does not fit its segment")
 
 // searchIndex reads the whole file, which is small, so that its CRC can be believed.
-func searchIndex(s *segment, hash uint64) ([]uint32, error) {
-	f, err := os.Open(indexPath(s.path))
+func searchIndex(s *segment.File, hash uint64) ([]uint32, error) {
+	f, err := os.Open(indexPath(s.Path))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	want := indexHeader + int(s.count)*entrySize + 4
+	want := indexHeader + int(s.Count)*entrySize + 4
 	b, err := io.ReadAll(io.LimitReader(f, int64(want)+1))
 	if err != nil {
 		return nil, err
@@ -194,16 +196,16 @@ func searchIndex(s *segment, hash uint64) ([]uint32, error) {
 		return nil, errIndex
 	}
 	b = b[indexHeader:]
-	return among(int(s.count), hash, func(i int) indexEntry {
+	return among(int(s.Count), hash, func(i int) indexEntry {
 		e := b[i*entrySize:]
 		return indexEntry{binary.BigEndian.Uint64(e), binary.BigEndian.Uint32(e[8:])}
 	}), nil
 }
 
-func fits(s *segment, b []byte) bool {
+func fits(s *segment.File, b []byte) bool {
 	n := len(indexMagic)
-	return string(b[:n]) == indexMagic && binary.BigEndian.Uint64(b[n:]) == s.first &&
-		binary.BigEndian.Uint64(b[n+8:]) == s.count && binary.BigEndian.Uint64(b[n+16:]) == uint64(s.size)
+	return string(b[:n]) == indexMagic && binary.BigEndian.Uint64(b[n:]) == s.First &&
+		binary.BigEndian.Uint64(b[n+8:]) == s.Count && binary.BigEndian.Uint64(b[n+16:]) == uint64(s.Size)
 }
 
 // among returns the places of a hash in n sorted entries.

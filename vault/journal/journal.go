@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/conclave-vault/conclave/vault/segment"
 )
 
 // segmentBytes is where a new segment begins: small enough to check one at a time, large enough to keep their number low.
@@ -28,8 +29,8 @@ type Journal struct {
 	dir string
 
 	mu       sync.Mutex
-	segments []*segment // by first leaf; a later one wins where two overlap
-	active   *os.File   // the last segment, open for appending; nil if the next append starts a new one
+	segments []*segment.File // by first leaf; a later one wins where two overlap
+	active   *os.File        // the last segment, open for appending; nil if the next append starts a new one
 	dirty    bool
 	closed   bool
 	failed   error // the first error of a write or fsync: what they wrote is unknown, so everything after it is refused
@@ -46,18 +47,17 @@ func Open(dir string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	paths, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
+	paths, err := segment.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	slices.SortFunc(paths, inOrder)
 	j := &Journal{dir: dir, subject: func([]byte) (string, bool) { return "", false }}
 	for _, p := range paths {
-		s, err := openSegment(p)
+		s, err := segment.Open(p, magic)
 		if err != nil {
 			return nil, fmt.Errorf("journal: %w", err)
 		}
-		if s.count == 0 && s.torn { // made, never filled: its name would be in the way
+		if s.Count == 0 && s.Torn { // made, never filled: its name would be in the way
 			if err := os.Remove(p); err != nil {
 				return nil, fmt.Errorf("journal: %w", err)
 			}
@@ -95,15 +95,15 @@ func (j *Journal) Next() uint64 {
 func (j *Journal) next() uint64 {
 	var end uint64
 	for _, s := range j.segments {
-		end = max(end, s.end())
+		end = max(end, s.End())
 	}
 	return end
 }
 
 // find returns the segment that holds leaf, or nil.
-func (j *Journal) find(leaf uint64) *segment {
+func (j *Journal) find(leaf uint64) *segment.File {
 	for _, s := range slices.Backward(j.segments) {
-		if s.first <= leaf && leaf < s.end() {
+		if s.First <= leaf && leaf < s.End() {
 			return s
 		}
 	}
@@ -164,16 +164,15 @@ func (j *Journal) write(first uint64, data [][]byte) error {
 	ends := make([]int, len(data))
 	hashes := make([]tlog.Hash, len(data))
 	for i, d := range data {
-		j.buf = appendRecord(j.buf, first+uint64(i), d)
+		j.buf, hashes[i] = appendRecord(j.buf, first+uint64(i), d)
 		ends[i] = len(j.buf)
-		hashes[i] = tlog.Hash(j.buf[len(j.buf)-hashSize:])
 	}
-	if _, err := j.active.WriteAt(j.buf, s.size); err != nil {
+	if _, err := j.active.WriteAt(j.buf, s.Size); err != nil {
 		return err
 	}
 	start := 0
 	for _, end := range ends {
-		s.add(int64(end - start))
+		s.Add(int64(end - start))
 		start = end
 	}
 	j.dirty = true
@@ -205,44 +204,44 @@ func (j *Journal) fail(err error) error {
 	return j.failed
 }
 
-func (j *Journal) compare(s *segment, leaf uint64, data []byte) error {
-	recs, err := s.read(leaf, 1, MaxRecord)
+func (j *Journal) compare(s *segment.File, leaf uint64, data []byte) error {
+	recs, err := readRecords(s, leaf, 1, MaxRecord)
 	if err != nil {
 		return err
 	}
 	if recs[0].Hash != tlog.RecordHash(data) || !recs[0].Verifies() {
-		return &Damage{Leaf: leaf, Reason: "the stored record is not the one that the log yields"}
+		return &Damage{Number: leaf, Reason: "the stored record is not the one that the log yields"}
 	}
 	return nil
 }
 
 // writable returns the segment to which leaf can be appended, making one if needed.
-func (j *Journal) writable(leaf uint64) (*segment, error) {
+func (j *Journal) writable(leaf uint64) (*segment.File, error) {
 	for _, s := range slices.Backward(j.segments) {
-		if s.end() == leaf && !s.torn && s.damage == nil && s.size < segmentBytes {
+		if s.End() == leaf && !s.Torn && s.Damage == nil && s.Size < segmentBytes {
 			return s, j.activate(s)
 		}
 	}
 	if err := j.retire(); err != nil {
 		return nil, err
 	}
-	s, err := createSegment(j.dir, leaf)
+	s, err := segment.Create(j.dir, magic, leaf)
 	if err != nil {
 		return nil, err
 	}
-	at, _ := slices.BinarySearchFunc(j.segments, s, func(a, b *segment) int { return inOrder(a.path, b.path) })
+	at, _ := slices.BinarySearchFunc(j.segments, s, func(a, b *segment.File) int { return segment.InOrder(a.Path, b.Path) })
 	j.segments = slices.Insert(j.segments, at, s)
 	return s, j.activate(s)
 }
 
-func (j *Journal) activate(s *segment) error {
-	if j.active != nil && j.active.Name() == s.path {
+func (j *Journal) activate(s *segment.File) error {
+	if j.active != nil && j.active.Name() == s.Path {
 		return nil
 	}
 	if err := j.retire(); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(s.path, os.O_RDWR, 0o600)
+	f, err := os.OpenFile(s.Path, os.O_RDWR, 0o600)
 	j.active = f
 	return err
 }
@@ -279,15 +278,15 @@ func (j *Journal) gap(size uint64) (from, to uint64) {
 		if s == nil {
 			break
 		}
-		from = s.end()
+		from = s.End()
 	}
 	if from >= size {
 		return size, size
 	}
 	to = size
 	for _, s := range j.segments {
-		if s.first > from && s.count > 0 {
-			to = min(to, s.first)
+		if s.First > from && s.Count > 0 {
+			to = min(to, s.First)
 		}
 	}
 	return from, to
@@ -318,12 +317,12 @@ func (j *Journal) Read(from uint64, limit, maxBytes int) ([]Record, error) {
 	if s == nil || err != nil {
 		return nil, err
 	}
-	return s.read(from, limit, maxBytes)
+	return readRecords(s, from, limit, maxBytes)
 }
 
 // locate returns the segment that holds leaf as it is now, nil behind the end. A copy, so that readers do not hold up the appends
 // that the state machine waits for.
-func (j *Journal) locate(leaf uint64) (*segment, error) {
+func (j *Journal) locate(leaf uint64) (*segment.File, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -337,7 +336,7 @@ func (j *Journal) locate(leaf uint64) (*segment, error) {
 		return &now, nil
 	}
 	if leaf < j.next() {
-		return nil, &Damage{Leaf: leaf, Reason: "no record is stored here"}
+		return nil, &Damage{Number: leaf, Reason: "no record is stored here"}
 	}
 	return nil, nil
 }
@@ -345,39 +344,11 @@ func (j *Journal) locate(leaf uint64) (*segment, error) {
 // damaged keeps a broken header in sight even after its leaves came again into another segment: it is evidence.
 func (j *Journal) damaged(leaf uint64) *Damage {
 	for _, s := range j.segments {
-		if s.damage != nil && s.damage.Leaf == leaf {
-			return s.damage
+		if s.Damage != nil && s.Damage.Number == leaf {
+			return s.Damage
 		}
 	}
 	return nil
-}
-
-func (s *segment) read(from uint64, limit, maxBytes int) ([]Record, error) {
-	f, err := os.Open(s.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, &Damage{Leaf: from, Reason: "the segment's file is gone"}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	defer f.Close()
-	r, err := s.reader(f, from)
-	if err != nil {
-		return nil, err
-	}
-	var out []Record
-	for l := from; l < s.end() && len(out) < limit && maxBytes > 0; l++ {
-		rec, err := readRecord(r, l)
-		if err != nil && len(out) > 0 {
-			return out, nil // the next read begins here and says it
-		}
-		if err != nil {
-			return nil, s.changed(l, err)
-		}
-		out = append(out, rec)
-		maxBytes -= len(rec.Data)
-	}
-	return out, nil
 }
 
 // Close makes the journal durable and closes it.

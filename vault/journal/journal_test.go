@@ -120,7 +120,7 @@ func TestADifferentReplayIsDamageAndChangesNothing(t *testing.T) {
 	j := open(t, t.TempDir())
 	fill(t, j, 0, 10)
 	var d *journal.Damage
-	if err := j.Append(4, []byte("another event")); !errors.As(err, &d) || d.Leaf != 4 {
+	if err := j.Append(4, []byte("another event")); !errors.As(err, &d) || d.Number != 4 {
 		t.Fatalf("got %v", err)
 	}
 	readAll(t, j, 0, 10)
@@ -241,8 +241,8 @@ func TestGapIsFilled(t *testing.T) {
 	if from, to := j.Gap(510); from != 10 || to != 500 {
 		t.Fatalf("gap %d to %d", from, to)
 	}
-	if d := damageAt(t, j, 10); d.Leaf != 10 {
-		t.Fatalf("damage at %d", d.Leaf)
+	if d := damageAt(t, j, 10); d.Number != 10 {
+		t.Fatalf("damage at %d", d.Number)
 	}
 	var missing [][]byte
 	for i := uint64(10); i < 500; i++ {

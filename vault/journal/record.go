@@ -1,27 +1,21 @@
 package journal
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"hash/crc32"
-	"io"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/conclave-vault/conclave/vault/segment"
 )
 
-// MaxRecord bounds one record; an event is a few hundred bytes, its free text is limited to less than this.
-const MaxRecord = 64 << 10
+// magic is how a segment of the journal begins.
+const magic = "conclave journal 1\n"
 
-// A record is: u32 length ‖ u64 leaf ‖ u32 CRC-32C of those twelve bytes ‖ data ‖ leaf hash. The header has a checksum of its
-// own because a wrong length would make everything behind it unreadable without a word.
-const (
-	headerSize = 4 + 8 + 4
-	hashSize   = tlog.HashSize
-)
+// MaxRecord bounds one record.
+const MaxRecord = segment.MaxRecord
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// Damage is the first leaf that a journal cannot give back as it was written; its number is the leaf.
+type Damage = segment.Damage
 
 // Record is one leaf as the disk holds it. It verifies if the hash of Data is Hash.
 type Record struct {
@@ -33,62 +27,20 @@ type Record struct {
 // Verifies reports whether the bytes still have the hash that was stored with them.
 func (r Record) Verifies() bool { return tlog.RecordHash(r.Data) == r.Hash }
 
-func appendRecord(b []byte, leaf uint64, data []byte) []byte {
-	start := len(b)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
-	b = binary.BigEndian.AppendUint64(b, leaf)
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
-	b = append(b, data...)
+// appendRecord frames a leaf and says what its hash is.
+func appendRecord(b []byte, leaf uint64, data []byte) ([]byte, tlog.Hash) {
 	h := tlog.RecordHash(data)
-	return append(b, h[:]...)
+	return segment.Append(b, segment.Record{Number: leaf, Data: data, Hash: segment.Hash(h)}), h
 }
 
-// errTorn: the bytes end inside a record, as after a crash. errFrame: the header is wrong, and what follows cannot be found.
-var (
-	errTorn  = errors.New("the last record is cut")
-	errFrame = errors.New("a record header does not verify")
-)
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// readRecord reads the record that must be number leaf. io.EOF at the clean end.
-func readRecord(r io.Reader, leaf uint64) (Record, error) {
-	var h [headerSize]byte
-	switch _, err := io.ReadFull(r, h[:]); {
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return Record{}, errTorn
-	case err != nil:
-		return Record{}, err
+// readRecords is segment.File's Read, in this package's words.
+func readRecords(s *segment.File, from uint64, limit, maxBytes int) ([]Record, error) {
+	recs, err := s.Read(from, limit, maxBytes)
+	out := make([]Record, len(recs))
+	for i, r := range recs {
+		out[i] = Record{Leaf: r.Number, Data: r.Data, Hash: tlog.Hash(r.Hash)}
 	}
-	n := binary.BigEndian.Uint32(h[:4])
-	if crc32.Checksum(h[:12], castagnoli) != binary.BigEndian.Uint32(h[12:]) || n > MaxRecord ||
-		binary.BigEndian.Uint64(h[4:12]) != leaf {
-		return Record{}, frameError(h[:], r)
-	}
-	body := make([]byte, int(n)+hashSize)
-	switch _, err := io.ReadFull(r, body); {
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return Record{}, errTorn
-	case err != nil:
-		return Record{}, err
-	}
-	return Record{Leaf: leaf, Data: body[:n:n], Hash: tlog.Hash(body[n:])}, nil
+	return out, err
 }
-
-// frameError tells a tail of zeros, which some file systems leave after a power cut, from a header that somebody changed.
-func frameError(header []byte, rest io.Reader) error {
-	b, err := io.ReadAll(io.LimitReader(rest, MaxRecord))
-	if err != nil {
-		return err
-	}
-	if len(bytes.Trim(header, "\x00")) == 0 && len(bytes.Trim(b, "\x00")) == 0 {
-		return errTorn
-	}
-	return errFrame
-}
-
-// Damage is the first leaf that a journal cannot give back as it was written.
-type Damage struct {
-	Leaf   uint64
-	Reason string
-}
-
-func (d *Damage) Error() string { return fmt.Sprintf("journal: leaf %d: %s", d.Leaf, d.Reason) }

@@ -1,13 +1,15 @@
 package journal
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+
+	"github.com/conclave-vault/conclave/vault/segment"
 )
 
 // evidenceDir is where a segment goes that was replaced because it was damaged. Nothing reads it but people.
@@ -22,13 +24,13 @@ func (j *Journal) Extent(leaf uint64) (first, end uint64, there bool) {
 	if s == nil {
 		return leaf, leaf, false
 	}
-	return s.first, s.end(), true
+	return s.First, s.End(), true
 }
 
 // broken is the segment that Damage at leaf is about.
-func (j *Journal) broken(leaf uint64) *segment {
+func (j *Journal) broken(leaf uint64) *segment.File {
 	for _, s := range j.segments {
-		if s.damage != nil && s.damage.Leaf == leaf {
+		if s.Damage != nil && s.Damage.Number == leaf {
 			return s
 		}
 	}
@@ -46,13 +48,13 @@ func (j *Journal) Replace(leaf, first uint64, data [][]byte) (evidence string, e
 		return "", err
 	}
 	old := j.broken(leaf)
-	if old == nil || old.first != first {
+	if old == nil || old.First != first {
 		return "", fmt.Errorf("journal: no segment at leaf %d is to be replaced for leaf %d", first, leaf)
 	}
 	if err := j.retire(); err != nil {
 		return "", j.fail(err)
 	}
-	data = append(slices.Clip(data), old.rest(first+uint64(len(data)))...)
+	data = append(slices.Clip(data), rest(old, first+uint64(len(data)))...)
 	fresh, err := writeSegment(j.dir, first, data)
 	if err != nil {
 		return "", j.fail(err)
@@ -67,10 +69,10 @@ func (j *Journal) Replace(leaf, first uint64, data [][]byte) (evidence string, e
 }
 
 // rest are the records from leaf on that are good.
-func (s *segment) rest(leaf uint64) [][]byte {
+func rest(s *segment.File, leaf uint64) [][]byte {
 	var out [][]byte
-	for leaf < s.end() {
-		recs, err := s.read(leaf, markEvery, segmentBytes)
+	for leaf < s.End() {
+		recs, err := readRecords(s, leaf, segment.MarkEvery, segmentBytes)
 		if err != nil {
 			return out
 		}
@@ -86,15 +88,15 @@ func (s *segment) rest(leaf uint64) [][]byte {
 }
 
 // writeSegment makes a whole segment under a name that Open does not look at.
-func writeSegment(dir string, first uint64, data [][]byte) (*segment, error) {
-	s := &segment{path: filepath.Join(dir, fmt.Sprintf("%0*d.new", nameDigits, first)), first: first, size: int64(segmentHeader)}
-	b := binary.BigEndian.AppendUint64([]byte(magic), first)
+func writeSegment(dir string, first uint64, data [][]byte) (*segment.File, error) {
+	s := segment.New(filepath.Join(dir, strings.TrimSuffix(segment.Name(first, 0), segment.Suffix)+".new"), magic, first)
+	b := segment.Header(magic, first)
 	for _, d := range data {
 		before := len(b)
-		b = appendRecord(b, s.end(), d)
-		s.add(int64(len(b) - before))
+		b, _ = appendRecord(b, s.End(), d)
+		s.Add(int64(len(b) - before))
 	}
-	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(s.Path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -102,41 +104,41 @@ func writeSegment(dir string, first uint64, data [][]byte) (*segment, error) {
 	return s, errors.Join(err, f.Sync(), f.Close())
 }
 
-func (j *Journal) exchange(old, fresh *segment) (string, error) {
+func (j *Journal) exchange(old, fresh *segment.File) (string, error) {
 	evidence, err := j.setAside(old)
 	if err != nil {
 		return "", err
 	}
-	if fresh.count == 0 { // nothing of it could be read: what it held is a gap now
-		j.segments = slices.DeleteFunc(j.segments, func(s *segment) bool { return s == old })
-		return evidence, os.Remove(fresh.path)
+	if fresh.Count == 0 { // nothing of it could be read: what it held is a gap now
+		j.segments = slices.DeleteFunc(j.segments, func(s *segment.File) bool { return s == old })
+		return evidence, os.Remove(fresh.Path)
 	}
-	if err := os.Rename(fresh.path, old.path); err != nil {
+	if err := os.Rename(fresh.Path, old.Path); err != nil {
 		return "", err
 	}
-	fresh.path = old.path
+	fresh.Path = old.Path
 	j.segments[slices.Index(j.segments, old)] = fresh
-	return evidence, syncDir(j.dir)
+	return evidence, segment.SyncDir(j.dir)
 }
 
 // setAside moves the segment's file and drops its index. A file that is gone leaves no evidence.
-func (j *Journal) setAside(s *segment) (string, error) {
+func (j *Journal) setAside(s *segment.File) (string, error) {
 	dir := filepath.Join(j.dir, evidenceDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	if err := os.Remove(indexPath(s.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(indexPath(s.Path)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
 	for n := 1; ; n++ {
-		to := filepath.Join(dir, filepath.Base(s.path)+"."+strconv.Itoa(n))
+		to := filepath.Join(dir, filepath.Base(s.Path)+"."+strconv.Itoa(n))
 		if _, err := os.Lstat(to); err == nil {
 			continue
 		}
-		err := os.Rename(s.path, to)
+		err := os.Rename(s.Path, to)
 		if errors.Is(err, os.ErrNotExist) {
 			return "", nil
 		}
-		return to, errors.Join(err, syncDir(dir))
+		return to, errors.Join(err, segment.SyncDir(dir))
 	}
 }

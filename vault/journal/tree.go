@@ -12,6 +12,8 @@ import (
 	"sort"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/conclave-vault/conclave/vault/segment"
 )
 
 // The tree's file holds every hash of the RFC 6962 tree that will never change, in the order of tlog.StoredHashIndex, behind a
@@ -171,7 +173,7 @@ func (j *Journal) Hashes() tlog.HashReader { return j.tree }
 // the leaf hears of it.
 func (j *Journal) extend() error {
 	for s := j.find(j.tree.size); s != nil; s = j.find(j.tree.size) {
-		recs, err := s.read(j.tree.size, markEvery, segmentBytes)
+		recs, err := readRecords(s, j.tree.size, segment.MarkEvery, segmentBytes)
 		if err != nil {
 			return ignoreDamage(err)
 		}
@@ -233,7 +235,7 @@ func (j *Journal) Check(from uint64, limit int) (uint64, error) {
 			break
 		}
 		if !r.Verifies() {
-			return r.Leaf, &Damage{Leaf: r.Leaf, Reason: "the record does not match the hash stored beside it"}
+			return r.Leaf, &Damage{Number: r.Leaf, Reason: "the record does not match the hash stored beside it"}
 		}
 		if err := j.tree.check(r.Leaf, r.Hash); err != nil {
 			return r.Leaf, err

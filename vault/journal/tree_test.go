@@ -147,7 +147,7 @@ func TestCheckFindsWhichIsWrong(t *testing.T) {
 	bad[at] ^= 1
 	write(t, path, bad)
 	var d *journal.Damage
-	if _, err := checkAll(t, j); !errors.As(err, &d) || d.Leaf != 12 {
+	if _, err := checkAll(t, j); !errors.As(err, &d) || d.Number != 12 {
 		t.Errorf("a changed record: %v", err)
 	}
 	hash := tlog.RecordHash(bad[at : at+len(leaf(12))])

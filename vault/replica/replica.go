@@ -152,7 +152,7 @@ func (r *Replica) record(events []fsm.Event) error {
 	}
 	if r.damage == nil {
 		r.damage = damage
-		r.cfg.Logger.Error("the lifecycle log on this disk is damaged", "leaf", damage.Leaf, "err", err)
+		r.cfg.Logger.Error("the lifecycle log on this disk is damaged", "leaf", damage.Number, "err", err)
 	}
 	return nil
 }

@@ -17,11 +17,12 @@ type verdict struct {
 // judge looks at every signature against every acknowledgement. A signature is forbidden if it was certainly decided after a
 // restriction was acknowledged, and certainly before it was lifted:
 //
-//   - decided after its request was sent; and if the node's process was stopped then, after it went on;
+//   - decided after its request was sent; and if the node's process was stopped then, after it went on; and after the time in the node's
+//     own record of it, which is written, or at least stamped, before the last decision;
 //   - decided before its answer came.
 //
-// What was asked for before the acknowledgement and answered after it may have been decided on either side. That is counted, and
-// no violation: nodes do not log yet when they release a result.
+// What was asked for and recorded before the acknowledgement and answered after it may have been decided on either side. That is counted,
+// and no violation.
 func judge(uses []use, restrictions []restriction, pauses []span) verdict {
 	windows := map[string][]restriction{}
 	for _, r := range restrictions {
@@ -29,10 +30,10 @@ func judge(uses []use, restrictions []restriction, pauses []span) verdict {
 	}
 	var v verdict
 	for _, u := range uses {
-		decided := u.start
+		decided := max(u.start, u.recorded)
 		for _, p := range pauses {
 			if p.node == u.node && p.from <= u.start && u.start < p.to {
-				decided = p.to
+				decided = max(decided, p.to)
 			}
 		}
 		v.lookAt(windows[u.subject], u, decided)

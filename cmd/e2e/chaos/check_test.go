@@ -21,6 +21,8 @@ func TestJudge(t *testing.T) {
 	}{
 		"before":                                  {use: use{start: 1 * sec, end: 2 * sec, signed: true}},
 		"asked before, answered after":            {use: use{start: 9 * sec, end: 11 * sec, signed: true}, want: verdict{ambiguous: 1}},
+		"asked before, recorded after":            {use: use{start: 9 * sec, recorded: 10500 * time.Millisecond, end: 11 * sec, signed: true}, want: verdict{judged: 1, violations: []string{""}}},
+		"asked and recorded before":               {use: use{start: 8 * sec, recorded: 9 * sec, end: 11 * sec, signed: true}, want: verdict{ambiguous: 1}},
 		"refused before, answered after":          {use: use{start: 9 * sec, end: 11 * sec}},
 		"within":                                  {use: use{start: 11 * sec, end: 12 * sec, signed: true}, want: verdict{judged: 1, violations: []string{""}}},
 		"within, and refused":                     {use: use{start: 11 * sec, end: 12 * sec}, want: verdict{judged: 1}},

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,7 +26,35 @@ type cluster struct {
 	binary, dir, secrets string
 	nodes                []*node
 	net                  *network
-	env                  map[string]string // of the administrator, as init exported it
+	// In containers: what takes a node off the wan and puts it back, and what removes everything. nil: the nodes are processes.
+	cut, rejoin func(n *node) error
+	discard     func() error
+	away        []*node           // that are off the wan
+	env         map[string]string // of the administrator, as init exported it
+}
+
+// isolate takes a node off the network, in both directions, until heal.
+func (c *cluster) isolate(n *node) error {
+	if c.cut != nil {
+		c.away = append(c.away, n)
+		return c.cut(n)
+	}
+	for _, other := range c.nodes {
+		c.net.cut(route{n.id, other.id})
+		c.net.cut(route{other.id, n.id})
+	}
+	return nil
+}
+
+// heal ends everything that was done to the network.
+func (c *cluster) heal() error {
+	c.net.heal()
+	var errs []error
+	for _, n := range c.away {
+		errs = append(errs, c.rejoin(n))
+	}
+	c.away = nil
+	return errors.Join(errs...)
 }
 
 // custodians of the cluster; as many as threshold unseal it.
@@ -56,10 +83,18 @@ func (c *cluster) close() error {
 	var errs []error
 	for _, n := range c.nodes {
 		if n.running() {
-			errs = append(errs, n.signal(syscall.SIGCONT), n.end(syscall.SIGTERM))
+			errs = append(errs, n.thaw(), n.end(false))
 		}
 	}
 	c.net.close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, n := range c.nodes {
+		errs = append(errs, n.collect(ctx))
+	}
+	if c.discard != nil {
+		errs = append(errs, c.discard())
+	}
 	return errors.Join(errs...)
 }
 
@@ -95,10 +130,9 @@ func (c *cluster) configure(count int) error {
 	}
 	for i := range count {
 		id := fmt.Sprintf("m%d", i+1)
-		c.nodes = append(c.nodes, &node{
-			id: id, api: addrs[3*i], cluster: addrs[3*i+1], dir: filepath.Join(c.dir, id), binary: c.binary,
-			env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir},
-		})
+		n := &node{id: id, api: addrs[3*i], cluster: addrs[3*i+1], dir: filepath.Join(c.dir, id)}
+		n.machine = &process{node: n, binary: c.binary, env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir}}
+		c.nodes = append(c.nodes, n)
 	}
 	for i, n := range c.nodes {
 		if err := c.configureNode(n, addrs[3*i+2]); err != nil {

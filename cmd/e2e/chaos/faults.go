@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"syscall"
 	"time"
 
 	"github.com/conclave-vault/conclave/transport/client"
@@ -55,6 +54,18 @@ var deck = []fault{
 	{"leader drained", 1, onLeader((*faults).drain)},
 	{"a node drained while cut", 1, onFollower((*faults).drainCutOff)},
 	{"a node removed and come again", 1, (*faults).remove},
+}
+
+// containerDeck is what is done to containers: what the proxies cannot, and the engine can.
+var containerDeck = []fault{
+	{"a node cut", 2, onFollower((*faults).cutOff)},
+	{"leader cut", 1, onLeader((*faults).cutOff)},
+	{"a node killed", 1, onFollower((*faults).kill)},
+	{"leader killed", 1, onLeader((*faults).kill)},
+	{"a node paused", 1, onFollower((*faults).pause)},
+	{"a node paused at work", 1, onFollower((*faults).pauseAtWork)},
+	{"leader paused", 1, onLeader((*faults).pause)},
+	{"a node drained while cut", 1, onFollower((*faults).drainCutOff)},
 }
 
 func onLeader(do func(*faults, context.Context, string, *node) error) func(*faults, context.Context, string) error {
@@ -110,7 +121,7 @@ func (f *faults) play(ctx context.Context, one fault) error {
 	start := f.h.now()
 	f.h.note(func(h *history) { h.starts = append(h.starts, start) })
 	err := one.run(f, ctx, one.name)
-	f.c.net.heal()
+	err = errors.Join(err, f.c.heal())
 	f.h.note(func(h *history) { h.faults[one.name]++ })
 	return errors.Join(err, f.c.serving(ctx, recoverTime))
 }
@@ -164,13 +175,11 @@ func (s *suspension) over(ctx context.Context) error {
 
 // cutOff takes a node off the network in both directions until the suspension is acknowledged, and a little longer.
 func (f *faults) cutOff(ctx context.Context, name string, n *node) error {
-	for _, other := range f.c.nodes {
-		f.c.net.cut(route{n.id, other.id})
-		f.c.net.cut(route{other.id, n.id})
+	if err := f.c.isolate(n); err != nil {
+		return err
 	}
 	s := f.suspend(name, n)
-	err := s.acknowledged(ctx)
-	f.c.net.heal()
+	err := errors.Join(s.acknowledged(ctx), f.c.heal())
 	return errors.Join(err, s.over(ctx))
 }
 
@@ -226,14 +235,14 @@ func (f *faults) pauseAtWork(ctx context.Context, name string, n *node) error {
 
 // whileStopped stops a node's process, does something, lets it go on, and does the rest.
 func (f *faults) whileStopped(ctx context.Context, n *node, do func() (rest func() error, err error)) error {
-	if err := errors.Join(n.signal(syscall.SIGSTOP), n.stopped(ctx)); err != nil {
+	if err := n.freeze(ctx); err != nil {
 		return err
 	}
 	stopped := span{node: n.id, from: f.h.now()}
 	rest, err := do()
 	stopped.to = f.h.now()
 	f.h.note(func(h *history) { h.pauses = append(h.pauses, stopped) })
-	if err := errors.Join(err, n.signal(syscall.SIGCONT)); err != nil {
+	if err := errors.Join(err, n.thaw()); err != nil {
 		return err
 	}
 	return rest()
@@ -246,9 +255,10 @@ func (f *faults) kill(ctx context.Context, name string, n *node) error {
 		return err
 	}
 	k := kill{node: n.id, leader: n == leader, at: f.h.now()}
-	if err := n.end(syscall.SIGKILL); err != nil {
+	if err := n.end(true); err != nil {
 		return err
 	}
+	k.gone = f.h.now()
 	s := f.suspend(name, n)
 	// Sometimes it is back before anybody missed it, sometimes long after.
 	pause(ctx, upTo(f.dice, leaseWait))
@@ -262,7 +272,7 @@ func (f *faults) kill(ctx context.Context, name string, n *node) error {
 
 func (f *faults) restart(ctx context.Context, name string, n *node) error {
 	s := f.suspend(name, n)
-	if err := n.end(syscall.SIGTERM); err != nil {
+	if err := n.end(false); err != nil {
 		return err
 	}
 	return errors.Join(f.revive(ctx, n), s.over(ctx))

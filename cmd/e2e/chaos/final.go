@@ -14,11 +14,11 @@ import (
 )
 
 // atTheEnd looks at every node once all is calm: what was acknowledged must be there, on each of them.
-func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, broken []string, err error) {
+func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, broken []string, life lives, err error) {
 	for _, n := range c.nodes {
 		states, err := keysOf(ctx, c, n)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		for key, state := range want {
 			if got, there := states[key]; !there || got != state {
@@ -32,10 +32,21 @@ func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, br
 	if _, err := c.run(ctx, nil, "log", "verify"); err != nil {
 		broken = append(broken, err.Error())
 	}
+	api, err := c.api(c.addresses(0)...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer api.Close()
+	life, err = livesOf(ctx, api)
+	return lost, broken, life, err
+}
+
+// broke looks into the logs of nodes that have ended.
+func (c *cluster) broke() (broken []string, err error) {
 	for _, n := range c.nodes {
 		b, err := os.ReadFile(n.log())
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		for _, word := range []string{"panic:", "fatal error:", "DATA RACE"} {
 			if strings.Contains(string(b), word) {
@@ -43,7 +54,7 @@ func atTheEnd(ctx context.Context, c *cluster, want map[string]string) (lost, br
 			}
 		}
 	}
-	return lost, broken, nil
+	return broken, nil
 }
 
 // keysOf is the catalog as one node lists it.

@@ -27,14 +27,23 @@ type history struct {
 
 func newHistory() *history { return &history{began: time.Now(), faults: map[string]int{}} }
 
+// skew is how far the wall clock, which nodes' records are of, went from the history's clock since the beginning.
+func (h *history) skew() time.Duration {
+	wall := time.Now().Round(0).Sub(h.began.Round(0))
+	return (wall - time.Since(h.began)).Abs()
+}
+
 func (h *history) now() time.Duration { return time.Since(h.began) }
 
 // use is one request for a signature, sent to one node once.
 type use struct {
 	node, subject string // what a restriction names: a key, or a user
+	id            string // as the client named the request
 	start, end    time.Duration
 	signed        bool
-	kind          kind.Kind // of a refusal
+	kind          kind.Kind     // of a refusal
+	index         uint64        // of the state that decided, as the answer says
+	recorded      time.Duration // the time in the node's record: the decision came after it; 0: there is none
 }
 
 // restriction is a suspension or a revocation that was acknowledged.
@@ -60,7 +69,8 @@ type write struct {
 type kill struct {
 	node   string
 	leader bool
-	at     time.Duration
+	at     time.Duration // when it was ordered; an engine takes its time
+	gone   time.Duration // when it was done
 	back   time.Duration // when all nodes served again
 }
 

@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,6 +40,28 @@ const (
 // officerKeys are suspended and resumed all the time.
 var officerKeys = []string{"chaos/officer/1", "chaos/officer/2", "chaos/officer/3"}
 
+// durableClass is standard with records that are on the disk before the answer. Keys that are restricted are of it; those of others, and of
+// the ones that look for gaps, have theirs buffered.
+const durableClass = "chaos-durable"
+
+func durable(key string) bool {
+	return key == drill || key == slow || slices.Contains(officerKeys, key)
+}
+
+// createClass makes it.
+func (l *load) createClass(api *client.Client) error {
+	standard, err := insist(api.GetClass, &vaultpb.GetClassRequest{Name: "standard"})
+	if err != nil {
+		return err
+	}
+	class := standard.GetClass()
+	class.Name, class.UsageLog, class.BuiltIn, class.Revision = durableClass, "durable", false, 0
+	if _, err := insist(api.CreateClass, &vaultpb.CreateClassRequest{Class: class}); err != nil {
+		return fmt.Errorf("creating the class %s: %w", durableClass, err)
+	}
+	return nil
+}
+
 // load is the clients. Each finishes what it began when it is told to stop, so that every outcome is known at the end.
 type load struct {
 	c       *cluster
@@ -47,6 +71,7 @@ type load struct {
 	stop    chan struct{}
 	running sync.WaitGroup
 	clients []interface{ Close() error }
+	asked   atomic.Uint64 // requests for signatures
 
 	mu     sync.Mutex
 	errs   []error
@@ -125,9 +150,9 @@ func (l *load) signer(n *node, conn *grpc.ClientConn, key, subject string, pace 
 	for !done() {
 		// Not the campaign's context: a request that is broken off by us would have no outcome.
 		ctx, cancel := context.WithTimeout(context.Background(), useTime)
-		u := use{node: n.id, subject: subject, start: l.h.now()}
-		reply, err := api.Sign(ctx, &vaultpb.SignRequest{Name: key, Data: []byte("chaos")})
-		u.end, u.signed, u.kind = l.h.now(), err == nil && len(reply.GetSignature()) > 0, kind.Of(err)
+		u := use{node: n.id, subject: subject, id: fmt.Sprintf("chaos-%d", l.asked.Add(1)), start: l.h.now()}
+		reply, err := api.Sign(client.WithRequestID(ctx, u.id), &vaultpb.SignRequest{Name: key, Data: []byte("chaos")})
+		u.end, u.signed, u.kind, u.index = l.h.now(), err == nil && len(reply.GetSignature()) > 0, kind.Of(err), reply.GetIndex()
 		cancel()
 		l.h.used(u)
 		if !l.rest(pace) {
@@ -238,7 +263,11 @@ func (l *load) officer(i int, key string) error {
 }
 
 func (l *load) create(api *client.Client, key, algorithm string, labels ...*vaultpb.Label) error {
-	if _, err := insist(api.CreateKey, &vaultpb.CreateKeyRequest{Name: key, Algorithm: algorithm, Labels: labels}); err != nil {
+	class := ""
+	if durable(key) {
+		class = durableClass
+	}
+	if _, err := insist(api.CreateKey, &vaultpb.CreateKeyRequest{Name: key, Algorithm: algorithm, Labels: labels, Class: class}); err != nil {
 		return fmt.Errorf("creating %s: %w", key, err)
 	}
 	l.acknowledged(key, "active")

@@ -1,10 +1,10 @@
 // Command chaos is a campaign against a real cluster: real processes of the real program, mutual TLS, and a TCP proxy for each way
 // from one node to another. It kills, stops, cuts off and slows down nodes while clients sign, suspend, resume, create keys and
-// lose their roles; then it judges from the clients' histories whether anybody signed after an acknowledgement, and whether
+// lose their roles; then it judges from the clients' histories and the nodes' usage logs whether anybody signed after an acknowledgement, and whether
 // anything acknowledged is gone. scripts/chaos.sh builds and runs it.
 //
-// What clients cannot see it does not judge: a signature that was asked for before an acknowledgement and received after it may have
-// been decided on either side. Those are counted and shown.
+// What neither clients nor nodes' usage logs can tell it does not judge: a signature that was asked for and recorded before an
+// acknowledgement and received after it may have been decided on either side. Those are counted and shown.
 //
 // Its last two lines are `violations: N` and `acknowledged writes lost: N`; it exits 1 if either is not 0, or if it could not
 // finish.
@@ -35,22 +35,30 @@ type settings struct {
 	least  amount        // what must have happened: it goes on until then
 	calm   int           // suspensions that are measured before the first fault, with and without load
 	seed   uint64
-	only   string // names of faults, comma separated; empty: all
+	// containers, instead of processes: the compose cluster of the repository in this folder; three nodes.
+	containers string
+	only       string // names of faults, comma separated; empty: all
 }
 
 // deck is the faults that are to be played.
 func (s settings) deck() []fault {
+	all := deck
+	if s.containers != "" {
+		all = containerDeck
+	}
 	if s.only == "" {
-		return deck
+		return all
 	}
 	names := strings.Split(s.only, ",")
-	return slices.DeleteFunc(slices.Clone(deck), func(f fault) bool { return !slices.Contains(names, f.name) })
+	return slices.DeleteFunc(slices.Clone(all), func(f fault) bool { return !slices.Contains(names, f.name) })
 }
 
 func (s settings) validate() error {
 	switch {
-	case s.binary == "" || s.dir == "":
-		return errors.New("give -binary and -dir")
+	case s.binary == "" && s.containers == "" || s.dir == "":
+		return errors.New("give -binary or -containers, and -dir")
+	case s.containers != "" && s.nodes != 3:
+		return fmt.Errorf("-nodes %d; in containers there are 3", s.nodes)
 	case s.nodes < 3 || s.nodes > 7:
 		return fmt.Errorf("-nodes %d; 3 to 7 are", s.nodes)
 	case s.length < 0 || s.least.faults < 0 || s.calm < 0:
@@ -69,6 +77,7 @@ func main() {
 	flag.DurationVar(&s.length, "length", 3*time.Minute, "of the faults")
 	flag.IntVar(&s.least.faults, "faults", 0, "at least so many, however long it takes")
 	flag.IntVar(&s.calm, "calm", 200, "suspensions measured before the first fault")
+	flag.StringVar(&s.containers, "containers", "", "run in containers: the repository's `folder`, with docker-compose.yml and scripts/compose.sh")
 	flag.StringVar(&s.only, "only", "", "faults to play, comma separated, by the names that the report shows; empty: all")
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "of the order and the times of faults")
 	flag.Parse()
@@ -89,33 +98,54 @@ func main() {
 // run forms a cluster, harms it, and judges.
 func run(ctx context.Context, s settings) *result {
 	r := &result{h: newHistory()}
-	c, err := form(ctx, s.binary, s.dir, s.nodes)
+	c, err := s.form(ctx)
 	if err != nil {
 		r.err = fmt.Errorf("forming the cluster: %w", err)
 		return r
 	}
 	l := newLoad(c, r.h, s.seed)
 	err = attack(ctx, s, c, r.h, l)
-	c.net.heal()
-	err = errors.Join(err, l.end())
-	r.order = judge(r.h.uses, r.h.restrictions, r.h.pauses)
-	r.owed = owe(r.h.uses, r.h.restrictions, r.h.pauses)
-	r.violations = slices.Concat(r.order.violations, r.owed.violations(), r.h.stale)
+	err = errors.Join(err, c.heal(), l.end())
+	var life lives
 	if e := c.serving(ctx, recoverTime); e != nil {
 		err = errors.Join(err, e)
 	} else {
-		lost, broken, e := atTheEnd(ctx, c, l.states)
-		r.lost, r.violations, err = lost, append(r.violations, broken...), errors.Join(err, e)
+		var e error
+		r.lost, r.violations, life, e = atTheEnd(ctx, c, l.states)
+		err = errors.Join(err, e)
 	}
 	r.states, r.snapshots = len(l.states), c.snapshots()
 	r.err = errors.Join(err, c.close())
+	r.judge(c, life)
 	return r
+}
+
+// judge looks at the histories, and at the usage logs of nodes that have ended. Without a lifecycle log the campaign has failed anyway.
+func (r *result) judge(c *cluster, life lives) {
+	if life != nil {
+		r.logged = c.lookAtLogs(r.h, life)
+	}
+	r.order = judge(r.h.uses, r.h.restrictions, r.h.pauses)
+	r.owed = owe(r.h.uses, r.h.restrictions, r.h.pauses)
+	broken, err := c.broke()
+	r.err = errors.Join(r.err, err)
+	r.violations = slices.Concat(r.order.violations, r.owed.violations(), r.h.stale, r.logged.violations, broken, r.violations)
+}
+
+func (s settings) form(ctx context.Context) (*cluster, error) {
+	if s.containers != "" {
+		return formContainers(ctx, s.containers, s.dir)
+	}
+	return form(ctx, s.binary, s.dir, s.nodes)
 }
 
 // attack starts the clients and plays the faults.
 func attack(ctx context.Context, s settings, c *cluster, h *history, l *load) error {
 	api, err := l.api(c.addresses(0)...)
 	if err != nil {
+		return err
+	}
+	if err := l.createClass(api); err != nil {
 		return err
 	}
 	for _, key := range append([]string{steady, drill}, officerKeys...) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/conclave-vault/conclave/transport/vaultpb"
 )
@@ -43,14 +42,12 @@ func (f *faults) undrain(n *node, lift func()) error {
 
 // drainCutOff takes a node out of service that cannot hear of it.
 func (f *faults) drainCutOff(ctx context.Context, name string, n *node) error {
-	for _, other := range f.c.nodes {
-		f.c.net.cut(route{n.id, other.id})
-		f.c.net.cut(route{other.id, n.id})
+	if err := f.c.isolate(n); err != nil {
+		return err
 	}
 	lift, err := f.order(name, n, vaultpb.NodeAction_NODE_ACTION_DRAIN)
 	pause(ctx, afterwards)
-	f.c.net.heal()
-	if err != nil {
+	if err := errors.Join(err, f.c.heal()); err != nil {
 		return err
 	}
 	pause(ctx, afterwards)
@@ -66,7 +63,7 @@ func (f *faults) remove(ctx context.Context, name string) error {
 		return err
 	}
 	pause(ctx, afterwards)
-	if err := errors.Join(n.end(syscall.SIGTERM), n.wipe(), os.Remove(f.c.tokenFile(n))); err != nil {
+	if err := errors.Join(n.end(false), n.archive(), n.wipe(), os.Remove(f.c.tokenFile(n))); err != nil {
 		return err
 	}
 	at := f.c.nodes[0]
@@ -81,6 +78,16 @@ func (f *faults) remove(ctx context.Context, name string) error {
 		return err
 	}
 	return f.back(ctx, n)
+}
+
+// archive keeps the usage log of a node that has ended, as its operator would.
+func (n *node) archive() error {
+	for i := 1; ; i++ {
+		to := filepath.Join(n.dir, fmt.Sprintf("usage.%d", i))
+		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) {
+			return os.Rename(filepath.Join(n.dir, "data", "usage"), to)
+		}
+	}
 }
 
 // wipe leaves nothing of a node that has ended but its HSM.

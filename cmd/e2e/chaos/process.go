@@ -13,20 +13,39 @@ import (
 	"time"
 )
 
-// node is one member of the cluster and its process.
+// machine is what a node runs on: a process of this host, or a container.
+type machine interface {
+	start() error
+	// end waits for the node's end; hard: it is killed.
+	end(hard bool) error
+	// freeze returns when no thread of the node runs; thaw lets it go on, and a node that is not frozen, too.
+	freeze(ctx context.Context) error
+	thaw() error
+	running() bool
+	// collect brings the log of a node that has ended, and its usage log, to the node's folder.
+	collect(ctx context.Context) error
+}
+
+// node is one member of the cluster.
 type node struct {
 	id, api, cluster, dir string
-	binary                string
-	env                   []string
-	cmd                   *exec.Cmd
-	done                  chan struct{}
+	machine
 }
 
 func (n *node) config() string { return filepath.Join(n.dir, "node.yaml") }
 func (n *node) log() string    { return filepath.Join(n.dir, "server.log") }
 
+// process is a node's process on this host.
+type process struct {
+	*node
+	binary string
+	env    []string
+	cmd    *exec.Cmd
+	done   chan struct{}
+}
+
 // start starts the server; the kernel kills it if the campaign dies first.
-func (n *node) start() error {
+func (n *process) start() error {
 	log, err := os.OpenFile(n.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -53,7 +72,7 @@ func (n *node) start() error {
 	return nil
 }
 
-func (n *node) running() bool {
+func (n *process) running() bool {
 	if n.cmd == nil {
 		return false
 	}
@@ -65,7 +84,7 @@ func (n *node) running() bool {
 	}
 }
 
-func (n *node) signal(s syscall.Signal) error {
+func (n *process) signal(s syscall.Signal) error {
 	if !n.running() {
 		return fmt.Errorf("%s does not run; its log is %s", n.id, n.log())
 	}
@@ -73,9 +92,13 @@ func (n *node) signal(s syscall.Signal) error {
 }
 
 // end signals the process and waits for its end, by force if it takes longer than a server may.
-func (n *node) end(s syscall.Signal) error {
+func (n *process) end(hard bool) error {
 	if !n.running() {
 		return nil
+	}
+	s := syscall.SIGTERM
+	if hard {
+		s = syscall.SIGKILL
 	}
 	err := n.signal(s)
 	select {
@@ -87,8 +110,17 @@ func (n *node) end(s syscall.Signal) error {
 	return err
 }
 
+func (n *process) freeze(ctx context.Context) error {
+	return errors.Join(n.signal(syscall.SIGSTOP), n.stopped(ctx))
+}
+
+func (n *process) thaw() error { return n.signal(syscall.SIGCONT) }
+
+// collect has nothing to do: all is where it is looked for.
+func (n *process) collect(context.Context) error { return nil }
+
 // stopped waits until the kernel says that no thread of the process runs.
-func (n *node) stopped(ctx context.Context) error {
+func (n *process) stopped(ctx context.Context) error {
 	path := fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid)
 	return poll(ctx, 5*time.Second, n.id+" is stopped", func(context.Context) error {
 		b, err := os.ReadFile(path)

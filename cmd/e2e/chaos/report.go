@@ -14,6 +14,7 @@ type result struct {
 	h          *history
 	order      verdict
 	owed       owed
+	logged     logged
 	violations []string // of the order, and everything else that must not be
 	lost       []string
 	states     int // acknowledged states that were looked for, on each node
@@ -69,7 +70,9 @@ func (r *result) counts(w *printer) {
 	w.line("faults: %d (%s)", total, strings.Join(kinds, ", "))
 	w.line("snapshots on the disks at the end: %d", r.snapshots)
 	w.line("operations checked: %d, of them signed %d; certainly after an acknowledgement %d (all must be refused)", len(r.h.uses), signed, r.order.judged)
-	w.line("signatures asked for before an acknowledgement and received after it: %d (clients cannot know when they were decided)", r.order.ambiguous)
+	w.line("signatures asked for and recorded before an acknowledgement and received after it: %d (nobody can know when they were decided)", r.order.ambiguous)
+	w.line("usage logs: %d records, %d of them withheld at the last check; of %d signatures received %d have theirs, %d buffered ones went with a killed process; records without an answer: %d",
+		r.logged.records, r.logged.withheld, r.logged.received, r.logged.matched, r.logged.lost, r.logged.unanswered)
 	w.line("requests that a node was at when it was paused, whose key was suspended before it went on: %d, signed %d", r.owed.answered, r.owed.signed)
 	w.line("reads with a token of another node's write: %d, stale %d", r.h.staleReads, len(r.h.stale))
 	w.line("acknowledgements: %d restrictions, %d keys created; %d states looked for on every node", len(r.h.restrictions), len(r.h.writes), r.states)

@@ -71,6 +71,27 @@ func (e *Env) decryptCommand() *cobra.Command {
 	return c
 }
 
+func (e *Env) rewrapCommand() *cobra.Command {
+	var f ciphered
+	req := &vaultpb.RewrapRequest{}
+	c := e.keyArg("rewrap", "Protect a ciphertext of an AES-GCM key anew, with the primary version; the plaintext does not leave the node", func(cmd *cobra.Command, c *client.Client, name string) (err error) {
+		if req.Context, err = contextOf(f.context); err != nil {
+			return err
+		}
+		if req.Ciphertext, err = e.readInput(f.in, maxCiphertext, ""); err != nil {
+			return err
+		}
+		req.Name = name
+		reply, err := c.Rewrap(cmd.Context(), req)
+		if err != nil {
+			return err
+		}
+		return e.deliver(cmd, reply, "ciphertext", reply.GetCiphertext(), f.out)
+	})
+	f.flags(c)
+	return c
+}
+
 func (e *Env) dataKeyCommand() *cobra.Command {
 	var pairs []string
 	c := e.keyArg("datakey", "Make a 32-byte key for use outside, in clear and encrypted under the named key", func(cmd *cobra.Command, c *client.Client, name string) error {

@@ -156,6 +156,9 @@ func (c *catalog) create(ctx context.Context, r *vaultpb.CreateKeyRequest) (*vau
 		PrimaryVersion: 1, Owner: caller(ctx), Labels: r.GetLabels(), CreatedAt: c.now(), Description: r.GetDescription(), Links: r.GetLinks(),
 		Versions: []*vaultpb.KeyVersion{{Version: 1, State: "active", CreatedAt: c.now(), ActivatedAt: c.now(), ChangedAt: c.now(), MasterGeneration: 1}},
 	}
+	if k.Exportable = "no"; r.GetExportable() {
+		k.Exportable, k.Versions[0].Exportable = "yes", true
+	}
 	c.keys[k.GetName()] = k
 	err := c.log(ctx, &vaultpb.Event{Action: "key.create", Subject: k.GetName(), SubjectId: k.GetId(), Version: 1, To: "active", RequestId: r.GetRequestId()})
 	return &vaultpb.KeyReply{Key: proto.CloneOf(k), Index: c.index}, err

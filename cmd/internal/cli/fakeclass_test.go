@@ -130,6 +130,9 @@ func (n *node) UpdateKey(ctx context.Context, r *vaultpb.UpdateKeyRequest) (*vau
 		k.Labels = slices.DeleteFunc(k.Labels, func(l *vaultpb.Label) bool { return slices.Contains(r.GetRemoveLabels(), l.GetName()) })
 		k.Labels = append(k.Labels, r.GetSetLabels()...)
 		k.Links = append(k.Links, r.GetAddLinks()...)
+		if r.GetNeverExportable() {
+			k.Exportable = "never"
+		}
 		v := k.GetVersions()[k.GetPrimaryVersion()-1]
 		if r.GetDeactivateAt() != nil || r.GetClearDeactivateAt() {
 			v.DeactivateAt = r.GetDeactivateAt()

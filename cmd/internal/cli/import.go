@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"crypto/ecdh"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -44,6 +46,7 @@ func (e *Env) importKeyCreate() *cobra.Command {
 	c.ValidArgsFunction = cobra.NoFileCompletions // the name is new
 	c.Flags().StringVar(&req.Algorithm, "algorithm", "", strings.Join(algorithms(), ", "))
 	c.Flags().StringVar(&out, "out", "", "`file` for the public key, as PEM")
+	formFlag(c, &req.Form, "how the material will be wrapped to it; without it rsa-aes")
 	required(c, "algorithm")
 	complete(c, "algorithm", algorithms()...)
 	return c
@@ -53,7 +56,7 @@ func (e *Env) keyImport() *cobra.Command {
 	req := &vaultpb.ImportKeyRequest{Key: &vaultpb.CreateKeyRequest{}}
 	key, plan := req.Key, &planFlags{}
 	var labels []string
-	var wrapped, plain string
+	var wrapped, plain, form string
 	c := e.keyArg("import", "Bring your own key, wrapped to an import key", func(cmd *cobra.Command, c *client.Client, name string) (err error) {
 		if key.Labels, err = splitPairs("label", labels); err != nil {
 			return err
@@ -63,7 +66,7 @@ func (e *Env) keyImport() *cobra.Command {
 		}
 		key.Name, req.RequestId = name, e.flags.requestID
 		if plain != "" {
-			err = e.wrapHere(cmd, c, req, plain)
+			err = e.wrapHere(cmd, c, req, plain, form)
 		} else {
 			req.Wrapped, err = e.readInput(wrapped, hsm.MaxImport, "the output of conclave key wrap-for-import")
 		}
@@ -80,11 +83,14 @@ func (e *Env) keyImport() *cobra.Command {
 	s.StringVar(&req.ImportKey, "import-key", "", "`id` of the import key (key import-key create)")
 	s.StringVar(&wrapped, "in", "", "`file` with the wrapped material, or -")
 	s.StringVar(&plain, "plain-file", "", "`file` with the private key (PEM or PKCS#8 DER) or the raw secret: this program makes an import key and wraps it, and only the wrapped form leaves this machine")
+	formFlag(c, &form, "with --plain-file: how it is wrapped; without it rsa-aes")
+	exportableFlag(c, key)
 	required(c, "algorithm")
 	complete(c, "algorithm", algorithms()...)
 	c.MarkFlagsOneRequired("in", "plain-file")
 	c.MarkFlagsMutuallyExclusive("in", "plain-file")
 	c.MarkFlagsMutuallyExclusive("import-key", "plain-file")
+	c.MarkFlagsMutuallyExclusive("in", "form") // the import key has a form
 	c.MarkFlagsRequiredTogether("in", "import-key")
 	e.completeFlag(c, "class", e.classNames)
 	plan.add(c)
@@ -92,13 +98,13 @@ func (e *Env) keyImport() *cobra.Command {
 }
 
 // wrapHere makes an import key and wraps the material of a file to it. The file is read first: a mistake in it costs no import key.
-func (e *Env) wrapHere(cmd *cobra.Command, c *client.Client, req *vaultpb.ImportKeyRequest, path string) error {
+func (e *Env) wrapHere(cmd *cobra.Command, c *client.Client, req *vaultpb.ImportKeyRequest, path, form string) error {
 	material, err := e.readMaterial(path)
 	if err != nil {
 		return err
 	}
 	defer clear(material)
-	k, err := c.CreateImportKey(cmd.Context(), &vaultpb.CreateImportKeyRequest{Name: req.GetKey().GetName(), Algorithm: req.GetKey().GetAlgorithm()})
+	k, err := c.CreateImportKey(cmd.Context(), &vaultpb.CreateImportKeyRequest{Name: req.GetKey().GetName(), Algorithm: req.GetKey().GetAlgorithm(), Form: form})
 	if err != nil {
 		return err
 	}
@@ -184,27 +190,44 @@ func pkcs8Of(block *pem.Block) ([]byte, error) {
 	return x509.MarshalPKCS8PrivateKey(key)
 }
 
-// wrapTo wraps material to a PEM public key.
+// wrapTo wraps material to a PEM public key, in the form of its kind.
 func wrapTo(public, material []byte) ([]byte, error) {
-	key, err := parseRSAPublic(public)
+	key, err := parsePublic(public)
 	if err != nil {
 		return nil, badArgument("the import key's public half: "+err.Error(), "the file of conclave key import-key create --out")
 	}
-	return keywrap.WrapRSA(key, material)
+	if point, ok := key.(*ecdh.PublicKey); ok {
+		return keywrap.WrapECDH(point, material)
+	}
+	return keywrap.WrapRSA(key.(*rsa.PublicKey), material)
 }
 
-func parseRSAPublic(file []byte) (*rsa.PublicKey, error) {
+// parsePublic gives an *rsa.PublicKey, or an *ecdh.PublicKey on P-256.
+func parsePublic(file []byte) (any, error) {
+	spki, err := publicDER(file)
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKIXPublicKey(spki)
+	if err != nil {
+		return nil, err
+	}
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		return key, nil
+	case *ecdsa.PublicKey:
+		if point, err := key.ECDH(); err == nil && point.Curve() == ecdh.P256() {
+			return point, nil
+		}
+	}
+	return nil, errors.New("it is neither an RSA key nor one on P-256")
+}
+
+// publicDER is the SubjectPublicKeyInfo in a PEM file.
+func publicDER(file []byte) ([]byte, error) {
 	block, _ := pem.Decode(file)
 	if block == nil || block.Type != "PUBLIC KEY" {
 		return nil, errors.New(`no PEM "PUBLIC KEY"`)
 	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
-	public, ok := key.(*rsa.PublicKey)
-	if !ok {
-		return nil, errors.New("it is no RSA key")
-	}
-	return public, nil
+	return block.Bytes, nil
 }

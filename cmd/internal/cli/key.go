@@ -13,7 +13,7 @@ import (
 func (e *Env) keyCommand() *cobra.Command {
 	c := &cobra.Command{Use: "key", Short: "Keys: create, look at, rotate, restrict, destroy"}
 	c.AddCommand(e.keyCreate(), e.keyGet(), e.keyList(), e.keyHistory(), e.keyRotate(), e.keyPublic(), e.keyUpdate(), e.keySetClass(), e.keyBudget())
-	c.AddCommand(e.keyImport(), e.importKeyCommand(), e.wrapForImport())
+	c.AddCommand(e.keyImport(), e.importKeyCommand(), e.wrapForImport(), e.keyExport())
 	c.AddCommand(e.keyChanges()...)
 	return c
 }
@@ -70,6 +70,7 @@ func (e *Env) keyCreate() *cobra.Command {
 	c.Flags().StringVar(&req.Algorithm, "algorithm", "", strings.Join(algorithms(), ", "))
 	c.Flags().StringVar(&req.Class, "class", "standard", "which controls are forced on it")
 	c.Flags().StringArrayVar(&labels, "label", nil, "`name=value`, repeatable; users=a,b lists who may use the key")
+	exportableFlag(c, req)
 	required(c, "algorithm")
 	complete(c, "algorithm", algorithms()...)
 	e.completeFlag(c, "class", e.classNames)

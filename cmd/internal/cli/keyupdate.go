@@ -67,6 +67,7 @@ func (e *Env) keyUpdate() *cobra.Command {
 	s.StringVar(&owner, "owner", "", "who answers for it, for example user/bob")
 	s.Uint32Var(&req.Version, "version", 0, "of the dates; 0: the primary one")
 	e.completeFlag(c, "version", e.keyVersions)
+	s.BoolVar(&req.NeverExportable, "never-exportable", false, "forbid every export of the key from now on; it cannot be taken back")
 	s.Uint64Var(&req.Revision, "if-revision", 0, "only if the key is still at this revision (key get shows it)")
 	return c
 }

@@ -74,9 +74,9 @@ Exit codes: 0 ok, 1 error, 2 bad usage or argument, 3 not found, 4 unauthenticat
 	env.globalFlags(root.PersistentFlags())
 	root.AddCommand(
 		env.keyCommand(), env.classCommand(), env.signCommand(), env.verifyCommand(), env.macCommand(), env.verifyMacCommand(),
-		env.encryptCommand(), env.decryptCommand(), env.dataKeyCommand(), env.agreeCommand(), env.encapsulateCommand(),
+		env.encryptCommand(), env.decryptCommand(), env.rewrapCommand(), env.dataKeyCommand(), env.agreeCommand(), env.encapsulateCommand(),
 		env.decapsulateCommand(), env.statusCommand(), env.sealCommand(),
-		env.nodeCommand(), env.pkiCommand(), env.logCommand(), env.levelCommand(), env.watchCommand(), env.versionCommand(),
+		env.nodeCommand(), env.pkiCommand(), env.logCommand(), env.usageCommand(), env.levelCommand(), env.watchCommand(), env.versionCommand(),
 	)
 	if d.Commands != nil {
 		root.AddCommand(d.Commands(env)...)

@@ -45,6 +45,8 @@ type Config struct {
 	Network string   `yaml:"network"`
 	Log     Log      `yaml:"log"`
 	Snap    Snapshot `yaml:"snapshot"`
+	// UsageLog is the log of single uses of keys on this node's disk.
+	UsageLog UsageLog `yaml:"usage_log"`
 }
 
 // Endpoint is an address to listen on, and the one that others use; advertise defaults to bind.
@@ -139,6 +141,22 @@ func (s Snapshot) validate() error {
 	return nil
 }
 
+// UsageLog bounds the log of single uses.
+type UsageLog struct {
+	// MaxMiB is the size of all its files together, in MiB; 0: 8192. When it is reached keys of classes with a durable usage log are refused.
+	MaxMiB uint32 `yaml:"max_mib"`
+}
+
+// minUsageMiB leaves room for a few files of the log.
+const minUsageMiB = 64
+
+func (u UsageLog) validate() error {
+	if u.MaxMiB != 0 && u.MaxMiB < minUsageMiB {
+		return fmt.Errorf("usage_log.max_mib: %d; at least %d, or leave it out for 8192", u.MaxMiB, minUsageMiB)
+	}
+	return nil
+}
+
 // ErrConfig wraps every complaint about a configuration file.
 var ErrConfig = errors.New("configuration")
 
@@ -211,7 +229,7 @@ func (c Config) validate() error {
 		endpoint("api", c.API, true), endpoint("cluster", c.Cluster, true), endpoint("gossip", c.Gossip, false),
 		oneOf("seal", c.Seal, "ceremony", "persistent"), oneOf("network", c.Network, "lan", "wan"),
 		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"), oneOf("log.format", c.Log.Format, "json", "text"),
-		c.HSM.validate(), c.Snap.validate(), peers(c.Peers),
+		c.HSM.validate(), c.Snap.validate(), c.UsageLog.validate(), peers(c.Peers),
 	}
 	return errors.Join(errs...)
 }

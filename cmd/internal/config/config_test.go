@@ -72,7 +72,7 @@ func TestExample(t *testing.T) {
 		},
 		Peers: map[string]string{"n2": "n2.vault.example:7444", "n3": "n3.vault.example:7444"},
 		Join:  config.Join{TokenFile: filepath.Join(dir, "join.token")},
-		Log:   config.Log{Level: "info", Format: "json"}, Snap: config.Snapshot{Threshold: 8192, TrailingLogs: 10240, Interval: 2 * time.Minute},
+		Log:   config.Log{Level: "info", Format: "json"}, Snap: config.Snapshot{Threshold: 8192, TrailingLogs: 10240, Interval: 2 * time.Minute}, UsageLog: config.UsageLog{MaxMiB: 8192},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

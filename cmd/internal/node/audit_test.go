@@ -8,10 +8,11 @@ import (
 
 	"github.com/conclave-vault/conclave/fsm"
 	"github.com/conclave-vault/conclave/vault/journal"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
 // audit ends every test: all live nodes reach one index with equal digests and nothing pending, and after they have ended the
-// journal on each disk yields the tree that the state commits to.
+// journal on each disk yields the tree that the state commits to, and the usage log on each is whole.
 func (w *world) audit() {
 	w.t.Helper()
 	w.heal()
@@ -27,7 +28,21 @@ func (w *world) audit() {
 	w.stopAll()
 	for id, s := range states {
 		w.recompute(id, s.Tree())
+		w.usesOf(id)
 	}
+}
+
+// usesOf walks through the usage log on a node's disk.
+func (w *world) usesOf(id fsm.NodeID) (all []usage.Entry) {
+	w.t.Helper()
+	_, err := usage.Walk(filepath.Join(w.config(id).DataDir, usageDir), func(e usage.Entry) error {
+		if e.Kind == usage.KindUse {
+			all = append(all, e)
+		}
+		return nil
+	})
+	w.must(err)
+	return all
 }
 
 // settled waits until every live node shows one index, and compares there.

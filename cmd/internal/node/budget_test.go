@@ -196,6 +196,81 @@ func TestSealAndStopGiveBlocksBack(t *testing.T) {
 	})
 }
 
+// TestDrainGivesBlocksBack: what the node did not spend is the others' again, at once and not in the next window.
+func TestDrainGivesBlocksBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.unsealed(3)
+		w.create(first, "pay", hsm.Ed25519)
+		w.budget(first, "pay", operations(1200, 0))
+		_, err := w.node("n3").vault.Sign(w.ctx(), w.admin, "pay", message(1))
+		w.must(err)
+		if u := w.uses(first, "pay"); u.Reserved.Operations != 100 {
+			t.Fatalf("n3 holds a block: %+v", u)
+		}
+		w.must(w.reorder(w.ctx(), first, "n3", vault.NodeDrain))
+		w.within(3*time.Second, "the drained node gives its block back", func() bool {
+			u := w.uses(first, "pay")
+			return u.Spent.Operations == 1 && u.Reserved.Operations == 0
+		})
+		if done := w.hammer("pay", w.node("n1"), w.node("n2")); done != 1199 {
+			t.Errorf("%d more operations of 1199", done)
+		}
+	})
+}
+
+// mourned is what a node hears of others, with a gossip that calls dead whoever does not run.
+type mourned struct {
+	vault.Peers
+	w *world
+}
+
+func (m mourned) Gossip(id fsm.NodeID) string {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	if p := m.w.nodes[id]; p == nil || p.over() {
+		return "dead"
+	}
+	return "alive"
+}
+
+// over reports that a process has ended.
+func (p *process) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestADeadNodesBlockLapses: nobody needs to restart it. What it had counts in this window, because nobody knows what it spent, and is usable again in the
+// next one, where without the lapse it would count once more.
+func TestADeadNodesBlockLapses(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.alter = func(_ *process, c *vault.Config) { c.Peers = mourned{c.Peers, w} }
+		first := w.unsealed(3)
+		w.create(first, "pay", hsm.Ed25519)
+		const window = 2 * time.Minute
+		w.budget(first, "pay", operations(1200, window))
+		time.Sleep(time.Until(time.Now().Truncate(window).Add(window))) // of the bubble's clock: a whole window lies ahead
+		_, err := w.node("n3").vault.Sign(w.ctx(), w.admin, "pay", message(1))
+		w.must(err)
+		w.kill("n3")
+		w.within(30*time.Second, "the block has lapsed, in force everywhere", func() bool {
+			s := first.replica.State()
+			return len(w.logged(first, "node.lapse-use", "node/n3")) == 1 && len(s.PendingBarriers()) == 0 && !s.HoldsReserve("n3")
+		})
+		rest := slicesWithout(w.live(), "n3")
+		if done := w.hammer("pay", rest...); done != 1100 {
+			t.Errorf("%d operations of 1200 beside a block of 100 that nobody answers for", done)
+		}
+		time.Sleep(time.Until(w.uses(first, "pay").Renewed)) // of the bubble's clock
+		if done := w.hammer("pay", rest...); done != 1200 {
+			t.Errorf("%d operations in the next window, which is whole again", done)
+		}
+	})
+}
+
 // say proposes in a node's name.
 func (w *world) say(leader *process, from fsm.NodeID, c fsm.Command) {
 	w.t.Helper()

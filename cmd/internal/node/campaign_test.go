@@ -61,7 +61,7 @@ const signers = 2
 // happens in it.
 const (
 	pulseKey   fsm.KeyName = "pulse"
-	pulseBurst             = 30
+	pulseBurst int         = 30
 )
 
 // effort is what campaigns have done.
@@ -100,14 +100,26 @@ func (c *campaign) watch(_ *process, vc *vault.Config) {
 	}}
 }
 
+// lazyDisk is what waits for durable records have to outlast, in the bubble's time.
+func lazyDisk(*os.File) error {
+	time.Sleep(between(0, 10*time.Millisecond))
+	if mathrand.IntN(500) == 0 {
+		time.Sleep(between(0, 8*time.Second)) // a disk that hangs while leases run out
+	}
+	return nil
+}
+
 // runCampaign makes a cluster and runs everything for a time.
 func runCampaign(w *world, size int, length time.Duration) *campaign {
 	w.t.Helper()
 	c := &campaign{w: w, o: newOracle()}
-	w.tune, w.alter = unruly, c.watch
+	w.tune, w.alter, w.disk = unruly, c.watch, lazyDisk
 	first := w.unsealed(size)
+	w.durableClass(first, "dear")
 	for i := range campaignKeys {
-		w.create(first, campaignKey(i), hsm.Ed25519)
+		class := []string{fsm.ClassStandard, "dear"}[i%2]
+		_, _, err := first.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: campaignKey(i), Class: class, Algorithm: hsm.Ed25519})
+		w.must(err)
 	}
 	w.create(first, pulseKey, hsm.HMACSHA256)
 	_, _, err := first.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: userKey, Algorithm: hsm.Ed25519, Labels: []fsm.Label{{Name: "users", Value: user}}})

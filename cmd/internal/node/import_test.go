@@ -24,7 +24,7 @@ var secret = bytes.Repeat([]byte{0x5c}, 32)
 // importKey makes an import key through a node, with secret wrapped to it.
 func (w *world) importKey(p *process, name fsm.KeyName) (vault.ImportKey, []byte) {
 	w.t.Helper()
-	k, err := p.vault.CreateImportKey(w.ctx(), w.admin, name, hsm.HMACSHA256)
+	k, err := p.vault.CreateImportKey(w.ctx(), w.admin, name, hsm.HMACSHA256, hsm.FormRSA)
 	w.must(err)
 	public, err := x509.ParsePKIXPublicKey(k.PublicKey)
 	w.must(err)
@@ -84,7 +84,7 @@ func TestImportRefusals(t *testing.T) {
 		k, wrapped := w.importKey(first, n.Name)
 		stranger := w.admin
 		stranger.Name = "nobody"
-		if _, err := first.vault.CreateImportKey(w.ctx(), stranger, "pan", hsm.HMACSHA256); !errors.Is(err, policy.ErrUnauthenticated) {
+		if _, err := first.vault.CreateImportKey(w.ctx(), stranger, "pan", hsm.HMACSHA256, hsm.FormRSA); !errors.Is(err, policy.ErrUnauthenticated) {
 			t.Errorf("a stranger makes an import key: %v", err)
 		}
 		nobodys := k
@@ -126,7 +126,7 @@ func TestImportRefusals(t *testing.T) {
 		if _, err := bringAs(first, w.ctx(), w.admin, request(), n, k, wrapped); !errors.Is(err, hsm.ErrSealed) {
 			t.Errorf("sealed: %v", err)
 		}
-		if _, err := nodes[2].vault.CreateImportKey(w.ctx(), w.admin, "pan", hsm.HMACSHA256); !errors.Is(err, hsm.ErrSealed) {
+		if _, err := nodes[2].vault.CreateImportKey(w.ctx(), w.admin, "pan", hsm.HMACSHA256, hsm.FormRSA); !errors.Is(err, hsm.ErrSealed) {
 			t.Errorf("a sealed node makes an import key: %v", err)
 		}
 	})

@@ -15,6 +15,7 @@ const (
 	membershipFile = "membership.json"
 	foundingFile   = "founding.entry"
 	journalDir     = "log"
+	usageDir       = "usage"
 	clusterDir     = "cluster"
 )
 

@@ -25,6 +25,7 @@ import (
 	"github.com/conclave-vault/conclave/vault"
 	"github.com/conclave-vault/conclave/vault/journal"
 	"github.com/conclave-vault/conclave/vault/replica"
+	"github.com/conclave-vault/conclave/vault/usage"
 )
 
 // node is a node under construction. Fields are set in the order of the methods in Run.
@@ -37,6 +38,8 @@ type node struct {
 	membership vault.Membership
 	journal    *journal.Journal
 	replica    *replica.Replica
+	usage      *usage.Log
+	usageSync  func(*os.File) error // nil: an fsync
 	cluster    *cluster.Node
 	vault      *vault.Vault
 	api        *transport.Server
@@ -106,7 +109,17 @@ func (n *node) openCluster(context.Context) error {
 		return err
 	}
 	n.replica.OnPublish(func(*fsm.State) { n.cluster.NotifyApplied() })
+	if err = n.openUsage(cfg.Boot); err != nil {
+		return err
+	}
 	n.vault, err = vault.New(n.vaultConfig(cfg.Boot))
+	return err
+}
+
+func (n *node) openUsage(boot string) (err error) {
+	n.usage, err = usage.Open(usage.Config{
+		Dir: filepath.Join(n.cfg.DataDir, usageDir), Node: n.cfg.Node, Boot: boot, MaxBytes: int64(n.cfg.UsageLog.MaxMiB) << 20, Now: time.Now, Logger: n.log, Sync: n.usageSync,
+	})
 	return err
 }
 
@@ -205,7 +218,7 @@ func (n *node) vaultConfig(boot string) vault.Config {
 	ports := consensus{n.cluster}
 	return vault.Config{
 		Node: fsm.NodeID(n.cfg.Node), Boot: boot, Version: n.version, ClusterAddr: n.cfg.Cluster.Advertise, APIAddr: n.cfg.API.Advertise,
-		GossipAddr: n.cfg.Gossip.Advertise, Token: n.token, Keys: n.token, Replica: n.replica, Journal: n.journal,
+		GossipAddr: n.cfg.Gossip.Advertise, Token: n.token, Keys: n.token, Replica: n.replica, Journal: n.journal, Usage: n.usage,
 		Proposer: ports, Peers: ports, Lease: n.cluster.Lease, AvailableLease: n.cluster.AvailableLease, WantAvailableLease: n.cluster.WantAvailableLease,
 		PersistMaster: n.cfg.Seal == "persistent", Now: time.Now, Logger: n.log,
 	}
@@ -246,11 +259,13 @@ func (n *node) clientAuthorities() *x509.CertPool {
 }
 
 // serve runs the parts until ctx ends or one of them does. They end in this order: clients first, so that nobody is promised
-// anything more; then health, which asks the others; then vault, whose goroutines need the consensus; then the consensus.
+// anything more; then health, which asks the others; then vault, whose goroutines need the consensus; then the usage log, in which nobody
+// records any more; then the consensus.
 func (n *node) serve(ctx context.Context) error {
-	failed := make(chan error, 5)
+	failed := make(chan error, 6)
 	start := func(name string, run func(context.Context) error) *part { return startPart(ctx, name, run, failed) }
 	consensus := start("cluster", n.cluster.Run)
+	uses := start("usage log", n.usage.Run)
 	founding := start("founding", n.found)
 	core := start("vault", n.vault.Run)
 	api := start("api", n.api.Run)
@@ -262,7 +277,7 @@ func (n *node) serve(ctx context.Context) error {
 	case reason = <-failed:
 	case reason = <-n.fatal:
 	}
-	for _, p := range []*part{api, health, core, founding, consensus} {
+	for _, p := range []*part{api, health, core, founding, uses, consensus} {
 		reason = errors.Join(reason, p.stop())
 	}
 	return reason
@@ -304,6 +319,11 @@ func (n *node) close() {
 	if n.health != nil {
 		if err := os.Remove(filepath.Join(n.cfg.DataDir, healthFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			n.log.Warn("removing the health socket", "err", err)
+		}
+	}
+	if n.usage != nil {
+		if err := n.usage.Close(); err != nil {
+			n.log.Error("closing the usage log", "err", err)
 		}
 	}
 	if n.journal != nil {

@@ -48,6 +48,7 @@ type world struct {
 	dev        bool // the cluster is marked so: its classes take keys without hardware
 	tune       func(*cluster.Config)
 	alter      func(*process, *vault.Config)
+	disk       func(*os.File) error // makes usage logs durable; nil: an fsync
 
 	storage map[fsm.NodeID]*cluster.Storage
 	cuts    map[[2]string]bool
@@ -193,6 +194,10 @@ func (w *world) open(p *process) error {
 		return err
 	}
 	n.replica.OnPublish(func(*fsm.State) { n.cluster.NotifyApplied() })
+	n.usageSync = w.disk
+	if err := n.openUsage(cfg.Boot); err != nil {
+		return err
+	}
 	vc := n.vaultConfig(cfg.Boot)
 	if w.alter != nil {
 		w.alter(p, &vc)
