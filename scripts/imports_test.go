@@ -20,7 +20,7 @@ var allowed = map[string]map[string]string{
 	"hsm/keywrap":           {},
 	"hsm/internal/drain":    {"hsm": "the errors of a sealed and of a closed token"},
 	"hsm/internal/memlock":  {},
-	"hsm/internal/selftest": {},
+	"hsm/internal/selftest": {"hsm": "a pair that is known to work, in the form of the port"},
 	"hsm/soft": {
 		"hsm": "implements the port", "hsm/keyuse": "implements the key-use port", "hsm/keywrap": "RFC 5649",
 		"hsm/internal/drain": "counting and draining, as every backend does it", "hsm/internal/memlock": "memory for secrets",
