@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		"conclave": func() {
 			os.Exit(cli.Run(context.Background(), cli.Deps{
 				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Commands: ceremonies,
-				CompletionTime: time.Minute, // what is completed is asked here, on machines that do much else; how long it may take, elsewhere
+				CompletionTime: 15 * time.Second, // what is completed is asked here, on machines that do much else; how long it may take, elsewhere
 			}, os.Args[1:]))
 		},
 	})
