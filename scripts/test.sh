@@ -96,8 +96,7 @@ stage_cmd() {
   GOGC=400 gotest -run '^TestNothingIsReleasedAgainstAnAcknowledgedRestriction$' ./cmd/internal/node
 }
 # Not from go's cache either: it does not see the program that is tested.
-# These tests wait for processes most of their time, so more of them than there are processors go at once.
-stage_e2e() { gotest -count=1 -parallel 5 ./cmd/e2e && gotest -count=1 ./cmd/e2e/chaos; }
+stage_e2e() { gotest -count=1 ./cmd/e2e && gotest -count=1 ./cmd/e2e/chaos; }
 
 # engine succeeds if a Docker engine answers; else it says why not. One that is there and forbidden to us is a failure, not an absence.
 engine() {
