@@ -192,7 +192,7 @@ func (s *stage) fill(b *testing.B, algorithm string, blob, public, from, to int)
 		batch := make([][]byte, 0, scaleBatch)
 		for ; len(batch) < scaleBatch && i < to; i++ {
 			batch = append(batch, encode(b, fsm.Entry{
-				Command: fsm.CreateKey{ID: fsm.KeyID(uuid(fmt.Sprint(i))), Name: scaleName(i), Algorithm: algorithm, Material: m},
+				Command: fsm.CreateKey{ID: fsm.KeyID(s.requestID()), Name: scaleName(i), Algorithm: algorithm, Material: m},
 				Actor:   fsm.Actor(fmt.Sprintf("spiffe://demo/administrator/a%d", i/5000)), RequestID: s.requestID(),
 			}.Stamped(s.clock)))
 		}

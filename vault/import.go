@@ -147,7 +147,7 @@ func (v *Vault) importHere(ctx context.Context, q importQuery) (imported, error)
 // token is: classes for hardware only refuse it.
 func (v *Vault) spend(ctx context.Context, h *heldImport, q importQuery) (imported, error) {
 	h.request = q.RequestID
-	id := fsm.KeyID(uuid.NewString())
+	id := newKeyID()
 	w, err := h.key.Import(ctx, hsm.Binding{ClusterID: v.clusterID(), KeyID: string(id), Version: 1, Algorithm: h.Algorithm, Exportable: q.Exportable}, q.Wrapped)
 	h.key.Destroy()
 	if err != nil {
