@@ -82,11 +82,11 @@ It may be called beside the running node. What was cut off at the very end is fo
 func (e *Env) verifyUsage(cmd *cobra.Command, dir string) error {
 	dir = filepath.Join(dir, usageDir)
 	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("usage verify: %w", err)
+		return fmt.Errorf("no usage log there: %w; --data-dir is data_dir of the node's configuration", err)
 	}
 	s, err := usage.Walk(dir, nil)
 	if err != nil {
-		return fmt.Errorf("usage verify: %w", err)
+		return err
 	}
 	var notes []string
 	if s.EarlierPruned {

@@ -49,6 +49,10 @@ func TestUsageVerify(t *testing.T) {
 		t.Fatalf("%q, %v", segments, err)
 	}
 	verify(0, `"uses":3,"starts":3`, `"note":""`)
+	right := data
+	data = t.TempDir()
+	verify(1, "conclave: usage verify: no usage log there: ", "--data-dir is data_dir of the node's configuration")
+	data = right
 	content, err := os.ReadFile(segments[1])
 	if err != nil {
 		t.Fatal(err)
