@@ -219,25 +219,32 @@ func SetFirstPIN(opt Options, pin []byte) error {
 	return errors.Join(err, m.release())
 }
 
-// DecryptOAEPWith imports an RSA key into a module that need not be one for us, and decrypts as a working copy does. nil: refused.
-func DecryptOAEPWith(opt Options, pin []byte, key *rsa.PrivateKey, ciphertexts ...[]byte) (opened [][]byte, err error) {
-	m, err := acquire(opt)
-	if err != nil {
-		return nil, err
+// logIn opens a session of a module that need not be one for us; leave ends it.
+func logIn(opt Options, pin []byte) (m *module, w p11.SessionHandle, leave func() error, err error) {
+	if m, err = acquire(opt); err != nil {
+		return nil, 0, nil, err
 	}
-	defer func() { err = errors.Join(err, m.release()) }()
 	slot, err := m.find(opt)
 	if err != nil {
-		return nil, err
+		return nil, 0, nil, errors.Join(err, m.release())
 	}
-	w, err := m.ctx.OpenSession(slot.id, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if w, err = m.ctx.OpenSession(slot.id, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION); err != nil {
+		return nil, 0, nil, errors.Join(err, m.release())
+	}
+	leave = func() error { return errors.Join(m.ctx.CloseSession(w), m.release()) }
+	if err := m.login(w, p11.CKU_USER, pin); err != nil {
+		return nil, 0, nil, errors.Join(err, leave())
+	}
+	return m, w, leave, nil
+}
+
+// DecryptOAEPWith imports an RSA key into a module that need not be one for us, and decrypts as a working copy does. nil: refused.
+func DecryptOAEPWith(opt Options, pin []byte, key *rsa.PrivateKey, ciphertexts ...[]byte) (opened [][]byte, err error) {
+	m, w, leave, err := logIn(opt, pin)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, m.ctx.CloseSession(w)) }()
-	if err := m.login(w, p11.CKU_USER, pin); err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, leave()) }()
 	object, err := m.create(w, template{
 		attr(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY), attr(p11.CKA_KEY_TYPE, p11.CKK_RSA), attr(p11.CKA_TOKEN, false), attr(p11.CKA_DECRYPT, true),
 		attr(p11.CKA_MODULUS, key.N.Bytes()), attr(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(key.E)).Bytes()),
@@ -388,23 +395,11 @@ func (t *Token) UnderWay() int {
 
 // DerivationsOf lists what derives from an AES key and from a generic secret that may be derived from, in a module that need not be one for us.
 func DerivationsOf(opt Options, pin []byte) (ways map[string][]string, err error) {
-	m, err := acquire(opt)
+	m, w, leave, err := logIn(opt, pin)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, m.release()) }()
-	slot, err := m.find(opt)
-	if err != nil {
-		return nil, err
-	}
-	w, err := m.ctx.OpenSession(slot.id, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, m.ctx.CloseSession(w)) }()
-	if err := m.login(w, p11.CKU_USER, pin); err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, leave()) }()
 	ways = make(map[string][]string)
 	for name, keyType := range map[string]uint{"aes": p11.CKK_AES, "generic": p11.CKK_GENERIC_SECRET} {
 		key, err := m.create(w, template{
