@@ -35,7 +35,7 @@ func TestAliveNeedsNoQuorum(t *testing.T) {
 				if err := alive(t, p); err != nil {
 					t.Errorf("%s, cut off: %v", p.id, err)
 				}
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // of the bubble's clock
 			}
 			w.net.Heal()
 			w.leader()

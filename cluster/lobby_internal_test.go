@@ -75,13 +75,13 @@ func TestKnownHosts(t *testing.T) {
 		if k.has("n2") || !k.has("a") {
 			t.Error("a name outlived the state, or a proof did not")
 		}
-		time.Sleep(familiarTime)
+		time.Sleep(familiarTime) // of the bubble's clock
 		if k.has("a") {
 			t.Error("a proof is remembered for ever")
 		}
 		for i := range maxFamiliar + 1 {
 			k.note(fmt.Sprint(i))
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // of the bubble's clock: each at a moment of its own
 		}
 		if len(k.seen) != maxFamiliar || k.has("0") || !k.has("1") || !k.has(fmt.Sprint(maxFamiliar)) {
 			t.Errorf("%d hosts are remembered, not the latest %d", len(k.seen), maxFamiliar)

@@ -118,7 +118,7 @@ func (b *bridge) Info(msg string, args ...any)  { b.Log(hclog.Info, msg, args...
 func (b *bridge) Warn(msg string, args ...any)  { b.Log(hclog.Warn, msg, args...) }
 func (b *bridge) Error(msg string, args ...any) { b.Log(hclog.Error, msg, args...) }
 
-func (b *bridge) enabled(l hclog.Level) bool { return b.log.Enabled(context.TODO(), level(l)) }
+func (b *bridge) enabled(l hclog.Level) bool { return b.log.Enabled(context.TODO(), level(l)) } // likewise
 func (b *bridge) IsTrace() bool              { return b.enabled(hclog.Trace) }
 func (b *bridge) IsDebug() bool              { return b.enabled(hclog.Debug) }
 func (b *bridge) IsInfo() bool               { return b.enabled(hclog.Info) }

@@ -84,7 +84,7 @@ func TestAFloodIsCounted(t *testing.T) {
 		if n := len(out.of(t, refusal.Message)); n != refusal.Burst {
 			t.Errorf("%d lines, want %d", n, refusal.Burst)
 		}
-		time.Sleep(refusal.Window + time.Second)
+		time.Sleep(refusal.Window + time.Second) // of the bubble's clock
 		counts := out.of(t, refusal.CountMessage)
 		if len(counts) != 1 || counts[0]["refused"] != float64(123) || counts[0]["remote"] != "192.0.2.1" || counts[0]["within"] != "10s" {
 			t.Errorf("%v", counts)
