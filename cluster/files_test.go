@@ -56,7 +56,7 @@ func openSiteOf(t *testing.T, ca *clustertest.Authority, change func(*cluster.Co
 	p := &process{id: "n1", reg: newRegister(t), calls: &callLog{}}
 	s.process = p
 	s.cfg = cluster.Config{
-		ID: "n1", ClusterID: "test", Boot: "one", DataDir: filepath.Join(t.TempDir(), "data"), Bind: "127.0.0.1:0",
+		ID: "n1", ClusterID: "test", Boot: "one", DataDir: filepath.Join(t.TempDir(), "data"), Bind: freePort(t),
 		Certificate: func() *tls.Certificate { return cert }, Roots: s.ca.Roots(),
 		FSM: p.reg, Applied: p.reg.applied, Floor: p.reg.floor, Members: p.reg.members, Handler: p.handle,
 		JoinHandler: func(_ context.Context, b []byte) ([]byte, error) {

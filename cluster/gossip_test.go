@@ -3,21 +3,30 @@ package cluster_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"testing"
 
 	"github.com/conclave-vault/conclave/cluster"
 )
 
-// freePort finds a port that is free for UDP and TCP now.
+// freePort finds a port that is free for UDP and TCP now, and stays so while a node restarts: it is below those that outgoing connections get.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000))
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		if u, err := net.ListenPacket("udp", addr); err == nil {
+			u.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func gossiping(t *testing.T, id cluster.NodeID, key byte, bind string, peers ...string) *site {

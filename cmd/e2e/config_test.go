@@ -244,8 +244,8 @@ func refusedJoin(t *testing.T, node, token string) {
 	t.Helper()
 	c := unfounded(t, "ceremony")
 	n := &member{id: node, dir: filepath.Join(c.dir, node)}
-	ports := free(t, 2)
-	doc := nodeConfig{Node: node, DataDir: "data", API: bind{ports[0]}, Cluster: bind{ports[1]}}
+	addrs := free(t, 2)
+	doc := nodeConfig{Node: node, DataDir: "data", API: bind{addrs[0]}, Cluster: bind{addrs[1]}}
 	doc.HSM.PIN.File = c.secret(t, node+".pin", "a pin that is long enough")
 	doc.Join.TokenFile = c.secret(t, node+".token", token)
 	doc.write(t, n)

@@ -3,8 +3,6 @@ package e2e_test
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +14,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/conclave-vault/conclave/cmd/internal/ports"
 )
 
 // ownCluster is formed by hand, command by command, as operators and custodians do.
@@ -65,35 +65,25 @@ func unfounded(t *testing.T, seal string) *ownCluster {
 	return c
 }
 
-// free picks ports that nobody listens on, for TCP and UDP.
+// free picks ports that nobody listens on, for TCP and UDP, and nobody takes until the test ends.
 func free(t *testing.T, n int) []string {
 	t.Helper()
-	var held []io.Closer
-	var addrs []string
-	for len(addrs) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, l)
-		if p, err := net.ListenPacket("udp", l.Addr().String()); err == nil {
-			held, addrs = append(held, p), append(addrs, l.Addr().String())
-		}
+	r, err := ports.Reserve(n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, h := range held {
-		h.Close()
-	}
-	return addrs
+	t.Cleanup(func() { r.Close() })
+	return r.Addrs
 }
 
 // configure writes three configurations with a PIN file each.
 func (c *ownCluster) configure(t *testing.T, seal string) {
 	t.Helper()
-	ports := free(t, 9)
+	addrs := free(t, 9)
 	for i := range 3 {
-		n := &member{id: fmt.Sprintf("m%d", i+1), api: ports[3*i], dir: filepath.Join(c.dir, fmt.Sprintf("m%d", i+1))}
+		n := &member{id: fmt.Sprintf("m%d", i+1), api: addrs[3*i], dir: filepath.Join(c.dir, fmt.Sprintf("m%d", i+1))}
 		c.nodes = append(c.nodes, n)
-		doc := nodeConfig{Node: n.id, DataDir: "data", Seal: seal, API: bind{n.api}, Cluster: bind{ports[3*i+1]}, Gossip: bind{ports[3*i+2]}}
+		doc := nodeConfig{Node: n.id, DataDir: "data", Seal: seal, API: bind{n.api}, Cluster: bind{addrs[3*i+1]}, Gossip: bind{addrs[3*i+2]}}
 		doc.HSM.PIN.File = c.secret(t, n.id+".pin", "the pin of "+n.id+" "+strconv.FormatInt(time.Now().UnixNano(), 36))
 		if i > 0 {
 			doc.Join.TokenFile = filepath.Join(c.secrets, n.id+".token")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"gopkg.in/yaml.v3"
 
+	"github.com/conclave-vault/conclave/cmd/internal/ports"
 	"github.com/conclave-vault/conclave/transport/client"
 	"github.com/conclave-vault/conclave/transport/vaultpb"
 )
@@ -31,6 +31,7 @@ type cluster struct {
 	discard     func() error
 	away        []*node           // that are off the wan
 	env         map[string]string // of the administrator, as init exported it
+	reserved    io.Closer         // the processes' ports
 }
 
 // isolate takes a node off the network, in both directions, until heal.
@@ -95,39 +96,22 @@ func (c *cluster) close() error {
 	if c.discard != nil {
 		errs = append(errs, c.discard())
 	}
-	return errors.Join(errs...)
-}
-
-// ports picks addresses that nobody listens on, for TCP and UDP.
-func ports(n int) ([]string, error) {
-	var held []io.Closer
-	defer func() {
-		for _, h := range held {
-			h.Close()
-		}
-	}()
-	var addrs []string
-	for len(addrs) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		held = append(held, l)
-		if p, err := net.ListenPacket("udp", l.Addr().String()); err == nil {
-			held, addrs = append(held, p), append(addrs, l.Addr().String())
-		}
+	if c.reserved != nil {
+		errs = append(errs, c.reserved.Close())
 	}
-	return addrs, nil
+	return errors.Join(errs...)
 }
 
 func (c *cluster) configure(count int) error {
 	if err := os.MkdirAll(c.secrets, 0o700); err != nil {
 		return err
 	}
-	addrs, err := ports(3 * count)
+	reserved, err := ports.Reserve(3 * count)
 	if err != nil {
 		return err
 	}
+	c.reserved = reserved
+	addrs := reserved.Addrs
 	for i := range count {
 		id := fmt.Sprintf("m%d", i+1)
 		n := &node{id: id, api: addrs[3*i], cluster: addrs[3*i+1], dir: filepath.Join(c.dir, id)}

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/conclave-vault/conclave/cmd/internal/ports"
 )
 
 // engineTime bounds one call of the container engine or of compose.sh; building the image and founding the cluster are the longest.
@@ -26,12 +28,18 @@ type boxes struct {
 
 // formContainers brings the compose cluster up, with a genesis, and unseals it.
 func formContainers(ctx context.Context, repository, dir string) (*cluster, error) {
-	b, addrs, err := newBoxes(repository, dir)
+	reserved, err := ports.Reserve(3)
 	if err != nil {
 		return nil, err
 	}
+	addrs := reserved.Addrs
+	b, err := newBoxes(repository, dir, addrs)
+	if err != nil {
+		return nil, errors.Join(err, reserved.Close())
+	}
 	c := &cluster{
-		binary: filepath.Join(b.home, "bin", "conclave"), dir: dir, secrets: filepath.Join(dir, "secrets"), net: newNetwork(ctx), discard: b.discard,
+		reserved: reserved,
+		binary:   filepath.Join(b.home, "bin", "conclave"), dir: dir, secrets: filepath.Join(dir, "secrets"), net: newNetwork(ctx), discard: b.discard,
 		cut:    func(n *node) error { return b.compose(context.Background(), "cut", n.id) },
 		rejoin: func(n *node) error { return b.compose(context.Background(), "rejoin", n.id) },
 		env: map[string]string{
@@ -53,17 +61,13 @@ func formContainers(ctx context.Context, repository, dir string) (*cluster, erro
 	return c, nil
 }
 
-// newBoxes picks what nobody else has: a project, a private network, ports.
-func newBoxes(repository, dir string) (*boxes, []string, error) {
+// newBoxes picks what nobody else has: a project, a private network. The nodes are reached at addrs.
+func newBoxes(repository, dir string, addrs []string) (*boxes, error) {
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	addrs, err := ports(3)
-	if err != nil {
-		return nil, nil, err
-	}
 	wan, err := freeNetwork()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	b := &boxes{repository: repository, home: filepath.Join(dir, "home"), project: "conclave-chaos-" + hex.EncodeToString(id[:])}
 	b.env = append(os.Environ(), "CONCLAVE_HOME="+b.home, "COMPOSE_PROJECT_NAME="+b.project, "CONCLAVE_IMAGE="+b.image(), "CONCLAVE_WAN="+wan)
@@ -71,7 +75,7 @@ func newBoxes(repository, dir string) (*boxes, []string, error) {
 		_, port, _ := net.SplitHostPort(addr)
 		b.env = append(b.env, fmt.Sprintf("CONCLAVE_PORT_N%d=%s", i+1, port))
 	}
-	return b, addrs, nil
+	return b, nil
 }
 
 func (b *boxes) image() string { return b.project + ":chaos" }

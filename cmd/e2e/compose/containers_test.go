@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/conclave-vault/conclave/cmd/internal/ports"
 	"github.com/conclave-vault/conclave/transport/client"
 	"github.com/conclave-vault/conclave/transport/vaultpb"
 )
@@ -42,7 +43,12 @@ func begin(t *testing.T) *containers {
 	}
 	c.image = c.project + ":dev"
 	c.settings = []string{"CONCLAVE_HOME=" + c.home, "COMPOSE_PROJECT_NAME=" + c.project, "CONCLAVE_IMAGE=" + c.image, "CONCLAVE_WAN=" + c.wan}
-	for i, addr := range freePorts(t, len(nodes)) {
+	reserved, err := ports.Reserve(len(nodes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reserved.Close() })
+	for i, addr := range reserved.Addrs {
 		_, port, _ := net.SplitHostPort(addr)
 		c.api[nodes[i]] = addr
 		c.settings = append(c.settings, fmt.Sprintf("CONCLAVE_PORT_N%d=%s", i+1, port))
@@ -77,23 +83,6 @@ func freeNetwork(t *testing.T) string {
 	}
 	t.Fatal("no private network is free")
 	return ""
-}
-
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	var held []net.Listener
-	var addrs []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held, addrs = append(held, l), append(addrs, l.Addr().String())
-	}
-	for _, l := range held {
-		l.Close()
-	}
-	return addrs
 }
 
 // end takes everything away and looks that it is gone.

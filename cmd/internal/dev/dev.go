@@ -73,9 +73,12 @@ func Run(ctx context.Context, opt Options) error {
 	if err := d.prepare(); err != nil {
 		return err
 	}
-	if d.places, err = d.layout.places(ctx, d.opt.Nodes, d.opt.HSM); err != nil {
+	places, reserved, err := d.layout.places(ctx, d.opt.Nodes, d.opt.HSM)
+	if err != nil {
 		return err
 	}
+	defer reserved.Close()
+	d.places = places
 	if d.module, err = d.needModule(); err != nil {
 		return err
 	}

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/conclave-vault/conclave/cmd/internal/ports"
 )
 
 // layout is where everything of a dev cluster lies.
@@ -126,14 +127,14 @@ func (l layout) kept() ([]place, error) {
 func (l layout) ports() string { return filepath.Join(l.dir, "ports.json") }
 
 // places returns the nodes' kinds of HSM and their addresses: those of the last start, with another port where one is taken now. Nodes that an earlier
-// dev left behind have ended before the ports are tried.
-func (l layout) places(ctx context.Context, count int, kinds []string) ([]place, error) {
+// dev left behind have ended before the ports are tried. The reservation is to last as long as the nodes may start.
+func (l layout) places(ctx context.Context, count int, kinds []string) ([]place, *ports.Reservation, error) {
 	kept, err := l.kept()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := l.leftovers(ctx, kept); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	switch {
 	case count == 0 && len(kept) != 0:
@@ -141,65 +142,41 @@ func (l layout) places(ctx context.Context, count int, kinds []string) ([]place,
 	case count == 0:
 		count = defaultNodes
 	case len(kept) != 0 && len(kept) != count:
-		return nil, fmt.Errorf("%s holds a cluster of %d nodes; start it with --nodes %d, or give another --dir", l.dir, len(kept), len(kept))
+		return nil, nil, fmt.Errorf("%s holds a cluster of %d nodes; start it with --nodes %d, or give another --dir", l.dir, len(kept), len(kept))
 	}
 	known := len(kept)
 	for i := known; i < count; i++ {
 		kept = append(kept, place{ID: "n" + strconv.Itoa(i+1)})
 	}
 	if err := equip(kept, known, kinds); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := assign(kept); err != nil {
-		return nil, err
+	reserved, err := assign(kept)
+	if err != nil {
+		return nil, nil, err
 	}
 	b, err := json.MarshalIndent(kept, "", "  ")
+	if err == nil {
+		err = writeFile(l.ports(), b) // whole or not at all: a damaged file ends the next start
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, reserved.Close())
+	}
+	return kept, reserved, nil
+}
+
+// assign keeps the ports that are free and picks others for the rest.
+func assign(places []place) (*ports.Reservation, error) {
+	var addrs []string
+	for _, p := range places {
+		addrs = append(addrs, p.API, p.Cluster, p.Gossip)
+	}
+	r, err := ports.Keep(addrs)
 	if err != nil {
 		return nil, err
 	}
-	return kept, writeFile(l.ports(), b) // whole or not at all: a damaged file ends the next start
-}
-
-// assign keeps the ports that are free and picks others for the rest. All are held until all are chosen, so that none is given
-// twice.
-func assign(places []place) error {
-	var held []io.Closer
-	defer func() {
-		for _, c := range held {
-			c.Close()
-		}
-	}()
 	for i := range places {
-		for _, port := range []*string{&places[i].API, &places[i].Cluster, &places[i].Gossip} {
-			closers, err := hold(port)
-			held = append(held, closers...)
-			if err != nil {
-				return err
-			}
-		}
+		places[i].API, places[i].Cluster, places[i].Gossip = r.Addrs[3*i], r.Addrs[3*i+1], r.Addrs[3*i+2]
 	}
-	return nil
-}
-
-// maxPortTries bounds the search for a port that is free for TCP and UDP.
-const maxPortTries = 50
-
-// hold listens on *addr for TCP and UDP (gossip needs both), on another port if that one is taken.
-func hold(addr *string) ([]io.Closer, error) {
-	if *addr == "" {
-		*addr = "127.0.0.1:0"
-	}
-	for range maxPortTries {
-		t, err := net.Listen("tcp", *addr)
-		if err == nil {
-			u, err := net.ListenPacket("udp", t.Addr().String())
-			if err == nil {
-				*addr = t.Addr().String()
-				return []io.Closer{t, u}, nil
-			}
-			t.Close()
-		}
-		*addr = "127.0.0.1:0"
-	}
-	return nil, errors.New("no free port on 127.0.0.1")
+	return r, nil
 }

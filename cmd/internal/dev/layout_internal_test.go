@@ -107,9 +107,19 @@ func addresses(t *testing.T, all []place) []string {
 	return addrs
 }
 
+// choose is what a start chooses, and it ends at once.
+func choose(t *testing.T, l layout, count int, kinds []string) ([]place, error) {
+	t.Helper()
+	places, reserved, err := l.places(t.Context(), count, kinds)
+	if err == nil {
+		must(t, reserved.Close())
+	}
+	return places, err
+}
+
 func TestPortsAreKept(t *testing.T) {
 	l := newLayout(t, t.TempDir())
-	first, err := l.places(t.Context(), 3, nil)
+	first, err := choose(t, l, 3, nil)
 	must(t, err)
 	if addresses(t, first); first[0].ID != "n1" || first[2].ID != "n3" {
 		t.Errorf("they are called %v", first)
@@ -119,7 +129,7 @@ func TestPortsAreKept(t *testing.T) {
 		must(t, err)
 		must(t, conn.Close())
 	}
-	again, err := l.places(t.Context(), 3, nil)
+	again, err := choose(t, l, 3, nil)
 	must(t, err)
 	if diff := cmp.Diff(first, again); diff != "" {
 		t.Error(diff)
@@ -134,12 +144,12 @@ func TestATakenPortIsReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLayout(t, t.TempDir())
-			first, err := l.places(t.Context(), 3, nil)
+			first, err := choose(t, l, 3, nil)
 			must(t, err)
 			thief, err := take(first[1].API)
 			must(t, err)
 			defer thief.Close()
-			got, err := l.places(t.Context(), 3, nil)
+			got, err := choose(t, l, 3, nil)
 			must(t, err)
 			addresses(t, got)
 			want := append([]place(nil), first...)
@@ -147,7 +157,7 @@ func TestATakenPortIsReplaced(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" || got[1].API == first[1].API {
 				t.Errorf("%s was taken and is now %s\n%s", first[1].API, got[1].API, diff)
 			}
-			again, err := l.places(t.Context(), 3, nil)
+			again, err := choose(t, l, 3, nil)
 			must(t, err)
 			if diff := cmp.Diff(got, again); diff != "" {
 				t.Errorf("the replacement is not kept:\n%s", diff)
@@ -158,16 +168,16 @@ func TestATakenPortIsReplaced(t *testing.T) {
 
 func TestAClusterKeepsItsSize(t *testing.T) {
 	l := newLayout(t, t.TempDir())
-	_, err := l.places(t.Context(), 2, nil)
+	_, err := choose(t, l, 2, nil)
 	must(t, err)
-	if _, err := l.places(t.Context(), 3, nil); err == nil || !strings.Contains(err.Error(), "start it with --nodes 2") {
+	if _, err := choose(t, l, 3, nil); err == nil || !strings.Contains(err.Error(), "start it with --nodes 2") {
 		t.Errorf("%v", err)
 	}
-	if same, err := l.places(t.Context(), 0, nil); err != nil || len(same) != 2 {
+	if same, err := choose(t, l, 0, nil); err != nil || len(same) != 2 {
 		t.Errorf("without a number: %d nodes, %v", len(same), err)
 	}
 	must(t, os.WriteFile(filepath.Join(l.dir, "ports.json"), []byte("[{"), 0o600))
-	if _, err := l.places(t.Context(), 2, nil); err == nil || !strings.Contains(err.Error(), "ports.json is damaged") {
+	if _, err := choose(t, l, 2, nil); err == nil || !strings.Contains(err.Error(), "ports.json is damaged") {
 		t.Errorf("%v", err)
 	}
 }
@@ -180,7 +190,7 @@ func TestPortsFileIsReadable(t *testing.T) {
 	if got := `[{"id":"n1","api":"127.0.0.1:1","cluster":"127.0.0.1:2","gossip":"127.0.0.1:3"}]`; string(b) != got {
 		t.Errorf("the file of an earlier release reads %s, this one's %s", got, b)
 	}
-	_, err = l.places(t.Context(), 1, nil)
+	_, err = choose(t, l, 1, nil)
 	must(t, err)
 	left, err := filepath.Glob(filepath.Join(l.dir, "*"))
 	must(t, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/conclave-vault/conclave/cmd/internal/cli"
 	"github.com/conclave-vault/conclave/cmd/internal/doctor"
 	"github.com/conclave-vault/conclave/cmd/internal/node"
+	"github.com/conclave-vault/conclave/cmd/internal/ports"
 )
 
 func TestMain(m *testing.M) {
@@ -28,31 +29,24 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-// TestScripts runs the program, and beside it real servers, on loopback ports that were free a moment ago: $API, $CLUSTER, $GOSSIP.
+// TestScripts runs the program, and beside it real servers, on loopback ports of their own: $API, $CLUSTER, $GOSSIP.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GORACE", "atexit_sleep_ms=20")
-			for _, name := range []string{"API", "CLUSTER", "GOSSIP"} {
-				addr, err := free()
-				if err != nil {
-					return err
-				}
-				env.Setenv(name, addr)
+			reserved, err := ports.Reserve(3)
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { reserved.Close() })
+			for i, name := range []string{"API", "CLUSTER", "GOSSIP"} {
+				env.Setenv(name, reserved.Addrs[i])
 			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"expand": expand, "await": await, "until": until},
 	})
-}
-
-func free() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // expand FILE… replaces $NAME in files.
