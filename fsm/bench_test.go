@@ -16,7 +16,7 @@ func creates(b *testing.B, s *stage, n int) [][]byte {
 		m := material(1)
 		m.Blob, m.PublicKey = make([]byte, 160), make([]byte, 91)
 		all[i] = encode(b, fsm.Entry{
-			Command: fsm.CreateKey{ID: fsm.KeyID(uuid(name)), Name: fsm.KeyName(name), Algorithm: "ecdsa-p256", Material: m},
+			Command: fsm.CreateKey{ID: fsm.KeyID(s.requestID()), Name: fsm.KeyName(name), Algorithm: "ecdsa-p256", Material: m},
 			Actor:   fsm.Actor(fmt.Sprintf("spiffe://demo/administrator/a%d", i/5000)), RequestID: s.requestID(),
 		}.Stamped(s.clock))
 	}

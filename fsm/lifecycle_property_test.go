@@ -92,6 +92,13 @@ func wantSameCalendar(rt *rapid.T, a, b *fsm.State) {
 	if other, too := b.NextDue(); !next.Equal(other) || some != too {
 		rt.Fatalf("next due at %s and at %s", next, other)
 	}
+	for _, s := range []*fsm.State{a, b} {
+		for _, k := range s.Keys("", "", 0) { // in the tree's order; the index by name has the same
+			if got, ok := s.Key(k.Name); !ok || !cmp.Equal(got, k) {
+				rt.Fatalf("by its name %s is %+v, %t, and in its place %+v", k.Name, got, ok, k)
+			}
+		}
+	}
 	for _, c := range a.AllClasses() {
 		if a.KeysOf(c.Name) != b.KeysOf(c.Name) {
 			rt.Fatalf("%d and %d keys of class %s", a.KeysOf(c.Name), b.KeysOf(c.Name), c.Name)

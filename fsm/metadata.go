@@ -232,6 +232,9 @@ func changedLabels(have []Label, c UpdateKey) ([]Label, error) {
 }
 
 func sortedLabels(labels []Label) []Label {
+	if len(labels) == 0 {
+		return nil
+	}
 	return slices.SortedFunc(slices.Values(labels), func(a, b Label) int { return cmp.Compare(a.Name, b.Name) })
 }
 

@@ -49,6 +49,7 @@ func (s *restoration) restoreKey(k *Key) error {
 	s.ids = append(s.ids, nameOf{firstBytes(string(k.ID)), k.ID, k.Name})
 	s.dates = s.appendDues(s.dates, k)
 	s.ofClass[k.Class]++
+	s.byName.set(k)
 	return placed(s.keys.Load(k.Name, k))
 }
 

@@ -148,9 +148,10 @@ func (s *State) appendDues(all []dueEntry, k *Key) []dueEntry {
 	return k.appendDuesIn(all, new(Class))
 }
 
-// setKey stores a key. It is the only way to: the index of dates and the number of keys per class follow from it.
+// setKey stores a key. It is the only way to: the indexes of names and dates and the number of keys per class follow from it.
 func (s *State) setKey(k Key) {
 	old, replaced := s.keys.Set(k.Name, &k)
+	s.byName.set(&k)
 	if !replaced {
 		s.plan(&k)
 		s.countKey(k.Class, 1)
@@ -172,7 +173,8 @@ func (s *State) setKey(k Key) {
 
 // plan puts the dates of a key into the index.
 func (s *State) plan(k *Key) {
-	for _, e := range s.dues(k) {
+	var room [4]dueEntry
+	for _, e := range s.appendDues(room[:0], k) {
 		s.schedule.Set(e)
 	}
 }

@@ -29,6 +29,7 @@ type State struct {
 	tokens       *btree.Map[string, *JoinToken]
 	certificates *btree.Map[string, *Certificate]
 	keys         *btree.Map[KeyName, *Key]
+	byName       *keyIndex // derived: of keys
 	names        *btree.Map[KeyID, KeyName]
 	barriers     *btree.Map[uint64, PendingBarrier]
 	requests     *btree.Map[requestKey, *request]
@@ -54,7 +55,7 @@ type State struct {
 func newState() *State {
 	return &State{
 		nodes: new(btree.Map[NodeID, *Node]), tokens: new(btree.Map[string, *JoinToken]),
-		certificates: new(btree.Map[string, *Certificate]), keys: new(btree.Map[KeyName, *Key]),
+		certificates: new(btree.Map[string, *Certificate]), keys: new(btree.Map[KeyName, *Key]), byName: newKeyIndex(),
 		names: new(btree.Map[KeyID, KeyName]), barriers: new(btree.Map[uint64, PendingBarrier]),
 		requests: new(btree.Map[requestKey, *request]), perActor: new(btree.Map[Actor, int]), parts: new(keyParts),
 		classes: new(btree.Map[string, *Class]), perClass: new(btree.Map[string, int]), schedule: newSchedule(),
@@ -66,7 +67,7 @@ func newState() *State {
 func (s *State) copy() *State {
 	return &State{
 		applied: s.applied, now: s.now, cluster: s.cluster, restriction: s.restriction, leftAvailable: s.leftAvailable, drained: s.drained, tree: s.tree,
-		nodes: s.nodes.Copy(), tokens: s.tokens.Copy(), certificates: s.certificates.Copy(), keys: s.keys.Copy(),
+		nodes: s.nodes.Copy(), tokens: s.tokens.Copy(), certificates: s.certificates.Copy(), keys: s.keys.Copy(), byName: s.byName.copy(),
 		names: s.names.Copy(), barriers: s.barriers.Copy(), requests: s.requests.Copy(), perActor: s.perActor.Copy(),
 		classes: s.classes.Copy(), perClass: s.perClass.Copy(), schedule: s.schedule.Copy(),
 		uses: s.uses.Copy(), worn: s.worn.Copy(), ledger: s.ledger,
@@ -171,11 +172,23 @@ func (s *State) lastCeremony(match func(Ceremony) bool) (Ceremony, bool) {
 }
 
 // Key finds a key by name.
-func (s *State) Key(name KeyName) (Key, bool) { return deref(s.keys.Get(name)) }
+func (s *State) Key(name KeyName) (Key, bool) {
+	k := s.KeyRecord(name)
+	if k == nil {
+		return Key{}, false
+	}
+	return *k, true
+}
 
 // KeyRecord is the record of a key, nil if there is none. It must not be modified. As long as it is the same pointer, in whatever
 // state, nothing about the key has changed.
-func (s *State) KeyRecord(name KeyName) *Key { k, _ := s.keys.Get(name); return k }
+func (s *State) KeyRecord(name KeyName) *Key {
+	if k := s.byName.get(name); k != nil {
+		return k
+	}
+	k, _ := s.keys.Get(name)
+	return k
+}
 
 // CertificateRecord is for certificates what KeyRecord is for keys.
 func (s *State) CertificateRecord(serial string) *Certificate {

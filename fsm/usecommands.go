@@ -100,7 +100,7 @@ func (x *execution) usedKey(id KeyID, v Version) (*Key, error) {
 	if !found {
 		return nil, refuse(CodeNotFound, "no key has the id %q", clip(string(id)))
 	}
-	k, _ := x.keys.Get(name)
+	k := x.KeyRecord(name)
 	if _, has := k.Version(v); v != 0 && !has {
 		return nil, refuse(CodeNotFound, "key %s has no version %d", name, v)
 	}
