@@ -14,14 +14,14 @@ import (
 // noticeLoss looks whether the token still has the master that this node reported. It waits for nobody: while a seal, unseal or
 // restore is under way, that one decides.
 func (v *Vault) noticeLoss() {
-	if v.unsealedAt.Load() == 0 || !v.unsealing.TryLock() {
+	if v.unsealedAt.Load() == 0 || !v.unsealing.tryTake() {
 		return
 	}
-	defer v.unsealing.Unlock()
+	defer v.unsealing.give()
 	v.noticeLossLocked()
 }
 
-// noticeLossLocked is noticeLoss for who holds v.unsealing: no import is under way, in which a token has no master for a moment.
+// noticeLossLocked is noticeLoss for whose turn v.unsealing is: no import is under way, in which a token has no master for a moment.
 func (v *Vault) noticeLossLocked() {
 	at := v.unsealedAt.Load()
 	if at == 0 || v.state().Cluster().SealedAt > at {

@@ -44,8 +44,10 @@ func (v *Vault) obeySeal(s *fsm.State) {
 		return
 	}
 	v.once(&v.sealing, func(ctx context.Context) {
-		v.unsealing.Lock()
-		defer v.unsealing.Unlock()
+		if v.unsealing.take(ctx) != nil {
+			return // the process ends
+		}
+		defer v.unsealing.give()
 		if !v.unsealedAt.CompareAndSwap(at, 0) {
 			return // somebody else did, and perhaps it is unsealed again
 		}
@@ -65,10 +67,10 @@ func (v *Vault) obeySeal(s *fsm.State) {
 
 // forgetShares wipes shares that wait for an unseal which is over: expired, aborted, or done without them.
 func (v *Vault) forgetShares() {
-	if !v.unsealing.TryLock() { // somebody is at it; the next look comes soon
+	if !v.unsealing.tryTake() { // somebody is at it; the next look comes soon
 		return
 	}
-	defer v.unsealing.Unlock()
+	defer v.unsealing.give()
 	if len(v.gathering.shares) == 0 {
 		return
 	}
@@ -109,8 +111,10 @@ func (v *Vault) restoreOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.unsealing.Lock()
-	defer v.unsealing.Unlock()
+	if err := v.unsealing.take(ctx); err != nil {
+		return err
+	}
+	defer v.unsealing.give()
 	if v.unsealed(s) == nil {
 		return nil // custodians were faster
 	}

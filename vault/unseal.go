@@ -185,8 +185,11 @@ func (v *Vault) openShare(s *fsm.State, m fsm.Master, roster fsm.Roster, d deliv
 
 // gather keeps a verified share, and unseals when there are enough. One at a time, so that the last share unseals once.
 func (v *Vault) gather(ctx context.Context, s *fsm.State, m fsm.Master, d deliveredShare, share ceremony.Share) (int, error) {
-	v.unsealing.Lock()
-	defer v.unsealing.Unlock()
+	if err := v.unsealing.take(ctx); err != nil {
+		share.Wipe()
+		return 0, fmt.Errorf("waiting for an unseal that is under way: %w", err)
+	}
+	defer v.unsealing.give()
 	v.noticeLossLocked()
 	if v.unsealed(v.state()) == nil { // meanwhile
 		share.Wipe()

@@ -82,7 +82,7 @@ type Vault struct {
 	dealing  map[fsm.CeremonyID]*dealing // genesis ceremonies that this process deals
 	barriers map[uint64]bool             // restrictions that a goroutine is completing
 
-	unsealing sync.Mutex // one seal, unseal or restore at a time
+	unsealing turn       // one seal, unseal or restore at a time
 	gathering gathering  // shares for the open unseal ceremony
 
 	drained uint64 // order by which this node last gave back what it had in reserve; only follow touches it
@@ -108,7 +108,7 @@ func New(cfg Config) (*Vault, error) {
 	}
 	v := &Vault{
 		cfg: cfg, log: cfg.Logger, device: Device(cfg.Token), dealing: map[fsm.CeremonyID]*dealing{}, barriers: map[uint64]bool{},
-		work: make(chan func(context.Context), maxBackground), damaged: make(chan uint64, damagedLeaves),
+		work: make(chan func(context.Context), maxBackground), damaged: make(chan uint64, damagedLeaves), unsealing: newTurn(),
 	}
 	cfg.Journal.IndexBy(subjectOf)
 	v.guard = guard.New(guard.Config{

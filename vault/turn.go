@@ -1,0 +1,30 @@
+package vault
+
+import "context"
+
+// turn lets one in at a time, as a mutex does. It can be waited for no longer than a context lasts, because whoever has it may be waiting for a
+// commit.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// take waits. An error is the context's; then there is nothing to give back.
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t turn) tryTake() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (t turn) give() { <-t }
