@@ -268,11 +268,18 @@ func (c *cluster) unseal(ctx context.Context) error {
 
 // api is a client of the SDK with the administrator's certificate. The caller closes it.
 func (c *cluster) api(addrs ...string) (*client.Client, error) {
-	cfg := client.Config{Addresses: addrs}
-	if err := cfg.LoadFiles(c.env["CONCLAVE_CACERT"], c.env["CONCLAVE_CERT"], c.env["CONCLAVE_KEY"]); err != nil {
+	cfg, err := c.config(addrs)
+	if err != nil {
 		return nil, err
 	}
 	return client.New(cfg)
+}
+
+// config is the administrator's.
+func (c *cluster) config(addrs []string) (client.Config, error) {
+	cfg := client.Config{Addresses: addrs}
+	err := cfg.LoadFiles(c.env["CONCLAVE_CACERT"], c.env["CONCLAVE_CERT"], c.env["CONCLAVE_KEY"])
+	return cfg, err
 }
 
 // serving waits until every node is unsealed and holds a lease.

@@ -33,6 +33,8 @@ const (
 	useTime = 8 * time.Second
 	// burstWorkers is little, so that a request spends its time in the HSM and not in a queue.
 	burstWorkers = 3
+	// writerPace keeps a writer below the requests that one identity may make.
+	writerPace = 65 * time.Millisecond
 	// changeTime bounds an administrator's patience with one change.
 	changeTime = 90 * time.Second
 )
@@ -127,13 +129,37 @@ func (l *load) end() error {
 
 // api is a client that lives as long as the load.
 func (l *load) api(addrs ...string) (*client.Client, error) {
-	api, err := l.c.api(addrs...)
+	cfg, err := l.c.config(addrs)
+	if err != nil {
+		return nil, err
+	}
+	return l.client(cfg)
+}
+
+func (l *load) client(cfg client.Config) (*client.Client, error) {
+	api, err := client.New(cfg)
 	if err == nil {
 		l.mu.Lock()
 		l.clients = append(l.clients, api)
 		l.mu.Unlock()
 	}
 	return api, err
+}
+
+// another is a client like api with an administrator's identity of its own: the requests of one identity are bounded, 10,000 in ten minutes.
+func (l *load) another(name string, addrs ...string) (*client.Client, error) {
+	api, err := l.api(addrs...)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := l.c.config(addrs)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Certificate, err = issue(api, "administrator", name); err != nil {
+		return nil, err
+	}
+	return l.client(cfg)
 }
 
 // single is a connection to one node, on which each request is sent once: its time of sending is certain.
@@ -276,12 +302,12 @@ func (l *load) create(api *client.Client, key, algorithm string, labels ...*vaul
 
 // writer creates keys one after another.
 func (l *load) writer(i int) error {
-	api, err := l.api(l.c.addresses(i)...)
+	api, err := l.another(fmt.Sprintf("writer-%d", i), l.c.addresses(i)...)
 	if err != nil {
 		return err
 	}
 	l.running.Go(func() {
-		for k := 0; l.rest(15 * time.Millisecond); k++ {
+		for k := 0; l.rest(writerPace); k++ {
 			w := write{writer: l.c.nodes[i].id, key: fmt.Sprintf("chaos/writer/%d/%06d", i, k)}
 			if err := l.create(api, w.key, "ed25519"); err != nil {
 				l.fail(err)
@@ -314,7 +340,7 @@ func (l *load) reader() error {
 		return err
 	}
 	l.running.Go(func() {
-		for turn := 0; l.rest(200 * time.Millisecond); turn++ {
+		for turn := 0; l.rest(300 * time.Millisecond); turn++ {
 			k, err := insist(api.RotateKey, &vaultpb.RotateKeyRequest{Name: key})
 			if err != nil {
 				l.fail(fmt.Errorf("rotating %s: %w", key, err))
@@ -363,7 +389,7 @@ func (l *load) role(api *client.Client, name string) error {
 	if err := l.create(api, key, "ed25519", &vaultpb.Label{Name: "users", Value: name}); err != nil {
 		return err
 	}
-	pair, err := issue(api, name)
+	pair, err := issue(api, "user", name)
 	if err != nil {
 		return err
 	}
@@ -398,7 +424,7 @@ func (l *load) role(api *client.Client, name string) error {
 	return nil
 }
 
-func issue(api *client.Client, name string) (tls.Certificate, error) {
+func issue(api *client.Client, role, name string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
@@ -407,7 +433,7 @@ func issue(api *client.Client, name string) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	reply, err := insist(api.IssueCertificate, &vaultpb.IssueCertificateRequest{Role: "user", Name: name, Csr: csr})
+	reply, err := insist(api.IssueCertificate, &vaultpb.IssueCertificateRequest{Role: role, Name: name, Csr: csr})
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("issuing a certificate for %s: %w", name, err)
 	}
