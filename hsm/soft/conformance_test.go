@@ -39,6 +39,11 @@ func openForSuite(t *testing.T) (hsm.Token, keyuse.Port) {
 
 func TestConformance(t *testing.T) { hsmtest.Run(t, openForSuite) }
 
+func TestTransport(t *testing.T) {
+	defer soft.PublishedImportPair()()
+	hsmtest.RunTransport(t, openForSuite)
+}
+
 func TestMaterial(t *testing.T) { hsmtest.RunMaterial(t, openForSuite) }
 
 // TestEveryAlgorithmIsUsable: the embedded token lacks nothing, and a failed probe shows here.

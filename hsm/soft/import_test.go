@@ -210,57 +210,6 @@ func zeroScalar(t *testing.T, der []byte) []byte {
 	return bytes.Replace(der, d, make([]byte, len(d)), 1)
 }
 
-// TestImportKeyServesOnce: after a success, after a failure, after Destroy and after a seal there is no second attempt.
-func TestImportKeyServesOnce(t *testing.T) {
-	token, m := unsealed(t)
-	secret := bytes.Repeat([]byte{7}, 32)
-	b := subject(m, hsm.AES256GCM)
-	for what, first := range map[string]func(hsm.ImportKey, []byte) error{
-		"a success": func(k hsm.ImportKey, wrapped []byte) error {
-			_, err := k.Import(t.Context(), b, wrapped)
-			return err
-		},
-		"a failure": func(k hsm.ImportKey, wrapped []byte) error {
-			damaged := bytes.Clone(wrapped)
-			damaged[len(damaged)-1] ^= 1
-			if _, err := k.Import(t.Context(), b, damaged); !errors.Is(err, hsm.ErrInput) {
-				return errors.New("damaged material is taken")
-			}
-			return nil
-		},
-		"its end": func(k hsm.ImportKey, _ []byte) error { k.Destroy(); return nil },
-	} {
-		k, public := importKey(t, token)
-		wrapped, err := keywrap.WrapRSA(public, secret)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := first(k, wrapped); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
-		if _, err := k.Import(t.Context(), b, wrapped); !errors.Is(err, hsm.ErrClosed) {
-			t.Errorf("after %s: %v", what, err)
-		}
-	}
-	k, public := importKey(t, token)
-	wrapped, err := keywrap.WrapRSA(public, secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := k.Import(t.Context(), hsm.Binding{ClusterID: "another", KeyID: "k", Version: 1, Algorithm: hsm.AES256GCM}, wrapped); !errors.Is(err, hsm.ErrInput) {
-		t.Errorf("for another cluster: %v", err)
-	}
-	if err := token.Seal(t.Context(), false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := k.Import(t.Context(), b, wrapped); !errors.Is(err, hsm.ErrSealed) {
-		t.Errorf("after a seal: %v", err)
-	}
-	if _, err := token.NewImportKey(t.Context(), hsm.FormRSA); !errors.Is(err, hsm.ErrSealed) {
-		t.Errorf("a sealed token makes an import key: %v", err)
-	}
-}
-
 // TestImportRefusesOtherForms: OAEP with a label, with another size of the ephemeral key; and bytes that are no form at all.
 func TestImportRefusesOtherForms(t *testing.T) {
 	token, m := unsealed(t)
