@@ -10,16 +10,23 @@ import (
 	"github.com/conclave-vault/conclave/cluster"
 )
 
-// freePort finds a port that is free for UDP and TCP now, and stays so while a node restarts: it is below those that outgoing connections get.
+// freePort finds a port that is free for UDP and TCP, also while a node restarts: it is below those that the kernel gives (by default), and a
+// listener of the same number on another loopback address, as cmd/internal/ports has them, keeps it for this test.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000))
+		port := 10000 + rand.IntN(22000)
+		guard, err := net.Listen("tcp", fmt.Sprintf("127.255.255.254:%d", port))
+		if err != nil {
+			continue
+		}
+		t.Cleanup(func() { guard.Close() })
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue
 		}
-		defer l.Close()
+		l.Close()
 		if u, err := net.ListenPacket("udp", addr); err == nil {
 			u.Close()
 			return addr

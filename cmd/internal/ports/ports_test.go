@@ -1,15 +1,14 @@
-package ports_test
+package ports
 
 import (
 	"net"
+	"strings"
 	"testing"
-
-	"github.com/conclave-vault/conclave/cmd/internal/ports"
 )
 
-func reserve(t *testing.T, n int) *ports.Reservation {
+func reserve(t *testing.T, n int) *Reservation {
 	t.Helper()
-	r, err := ports.Reserve(n)
+	r, err := Reserve(n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,6 +46,9 @@ func TestNoPortIsGivenTwice(t *testing.T) {
 }
 
 func TestNobodyElseComesBetween(t *testing.T) {
+	if _, safe := choice(ephemeral()); !safe {
+		t.Skipf("this machine's ephemeral ports are %v, which leaves none that are safe", ephemeral())
+	}
 	mine := map[string]bool{}
 	for _, addr := range reserve(t, 20).Addrs {
 		mine[addr] = true
@@ -75,7 +77,7 @@ func TestKeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	listen(t, addrs[1])
-	again, err := ports.Keep(append(addrs, "", "nonsense"))
+	again, err := Keep(append(addrs, "", "nonsense"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,12 +99,52 @@ func TestBothProtocols(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.Close()
-	again, err := ports.Keep([]string{addr})
+	again, err := Keep([]string{addr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
 	if again.Addrs[0] == addr {
 		t.Errorf("%s was given, and something has it for UDP", addr)
+	}
+}
+
+func TestChoice(t *testing.T) {
+	for taken, want := range map[span]span{
+		{32768, 60999}: {10000, 32767}, {10500, 65535}: {10000, 10499}, {10000, 30000}: {30001, 65535}, {1024, 65000}: {65001, 65535}, {1024, 5000}: {10000, 65535},
+	} {
+		if got, safe := choice(taken); got != want || !safe {
+			t.Errorf("with ephemeral ports %v: %v, want %v", taken, got, want)
+		}
+	}
+	if from, safe := choice(span{1024, 65535}); safe || from.room() < leastRoom {
+		t.Errorf("without room: %v, said to be safe: %t", from, safe)
+	}
+}
+
+// TestKeepTakesTheKnownFirst: whatever is drawn for the others.
+func TestKeepTakesTheKnownFirst(t *testing.T) {
+	r := reserve(t, 1)
+	addr := r.Addrs[0]
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Keep([]string{"", addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Addrs[1] != addr || again.Addrs[0] == "" || again.Addrs[0] == addr {
+		t.Errorf("%v, and %s was to be kept as the second", again.Addrs, addr)
+	}
+}
+
+// TestTheReasonIsTold of a search that finds nothing.
+func TestTheReasonIsTold(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	port := l.Addr().(*net.TCPAddr).Port
+	r := &Reservation{Addrs: make([]string, 1)}
+	if err := r.search(0, span{port, port}); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("%v", err)
 	}
 }
