@@ -45,7 +45,7 @@ func (v *Vault) obeySeal(s *fsm.State) {
 	}
 	v.once(&v.sealing, func(ctx context.Context) {
 		if v.unsealing.take(ctx) != nil {
-			return // the process ends
+			return // the process ends; the next one destroys a kept master that is older than the order
 		}
 		defer v.unsealing.give()
 		if !v.unsealedAt.CompareAndSwap(at, 0) {

@@ -8,8 +8,11 @@ type turn chan struct{}
 
 func newTurn() turn { return make(turn, 1) }
 
-// take waits. An error is the context's; then there is nothing to give back.
+// take waits if it must. An error is the context's; then there is nothing to give back.
 func (t turn) take(ctx context.Context) error {
+	if t.tryTake() { // also for whose context has ended
+		return nil
+	}
 	select {
 	case t <- struct{}{}:
 		return nil
@@ -27,4 +30,10 @@ func (t turn) tryTake() bool {
 	}
 }
 
-func (t turn) give() { <-t }
+func (t turn) give() {
+	select {
+	case <-t:
+	default:
+		panic("vault: a turn is given back that nobody has")
+	}
+}

@@ -28,5 +28,8 @@ func TestTurnEndsWithTheContext(t *testing.T) {
 			t.Errorf("the one who waited got %v, and not the turn", err)
 		}
 		u.give()
+		if err := u.take(ctx); err != nil {
+			t.Errorf("%v, of a turn that nobody has", err)
+		}
 	})
 }

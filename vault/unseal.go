@@ -187,7 +187,7 @@ func (v *Vault) openShare(s *fsm.State, m fsm.Master, roster fsm.Roster, d deliv
 func (v *Vault) gather(ctx context.Context, s *fsm.State, m fsm.Master, d deliveredShare, share ceremony.Share) (int, error) {
 	if err := v.unsealing.take(ctx); err != nil {
 		share.Wipe()
-		return 0, fmt.Errorf("waiting for an unseal that is under way: %w", err)
+		return 0, fmt.Errorf("waiting for an unseal that is under way, so custodian %s gives the share to node %s again if it is still sealed then: %w", d.Custodian, v.cfg.Node, err)
 	}
 	defer v.unsealing.give()
 	v.noticeLossLocked()

@@ -82,8 +82,8 @@ type Vault struct {
 	dealing  map[fsm.CeremonyID]*dealing // genesis ceremonies that this process deals
 	barriers map[uint64]bool             // restrictions that a goroutine is completing
 
-	unsealing turn       // one seal, unseal or restore at a time
-	gathering gathering  // shares for the open unseal ceremony
+	unsealing turn      // one seal, unseal or restore at a time
+	gathering gathering // shares for the open unseal ceremony
 
 	drained uint64 // order by which this node last gave back what it had in reserve; only follow touches it
 
