@@ -16,7 +16,7 @@ type keyIndex struct {
 	root   *block[block[block[block[block[Key]]]]]
 	n      uint32 // how many places are taken
 	edit   *edit
-	adds   bool // of the machine's working state; no other has keys of its own to add
+	adds   bool // of the machine's working state; keys that a Preview makes are in its tree only
 }
 
 // edit tells the blocks that only one state refers to.

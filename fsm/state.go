@@ -14,7 +14,7 @@ import (
 // as it likes, while the Machine goes on. What its methods return is safe to keep; slices in it must not be modified.
 //
 // Maps are copy-on-write B-trees that share their nodes between states; slices and what pointers lead to are never modified
-// in place, only replaced.
+// in place, only replaced. What states do share is what only grows, and is true of all of them: the places of names (keyIndex), and hashes (keyParts).
 type State struct {
 	applied     uint64
 	now         time.Time

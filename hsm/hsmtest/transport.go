@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdh"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"testing"
@@ -77,32 +78,48 @@ func (r *rig) materialOf(t *testing.T, alg hsm.Algorithm) ([]byte, hsm.WrappedKe
 
 // testImport: the very key that went out comes in, and rests as a generated one does, under the master that was asked for.
 func testImport(t *testing.T, r *rig) {
-	for i, alg := range r.usable() {
+	for i, alg := range r.transportable(t) {
 		material, k := r.materialOf(t, alg)
-		form, exportable := forms[i%2], i/2%2 == 0
-		key := r.importKey(t, form)
-		b := binding(alg)
-		b.Exportable = exportable
-		w, err := key.Import(t.Context(), b, wrapTo(t, key, form, material))
-		if err != nil {
-			t.Errorf("%s by %s: %v", alg, form, err)
-			continue
+		for j, form := range forms {
+			r.importOne(t, form, material, k, (i+j)%2 == 0)
 		}
-		kek := r.master.Wrap
-		if exportable {
-			kek = r.master.WrapExport
-		}
-		again, err := keywrap.Unwrap(kek, w.Blob)
-		if err != nil || !bytes.Equal(again, material) {
-			t.Errorf("%s by %s: wrapped as other material than came in (%v)", alg, form, err)
-		}
-		b.Generation, b.PublicKey = r.master.Generation, k.Binding.PublicKey
-		if !bytes.Equal(w.Binding.Encode(), b.Encode()) || hsm.CheckBinding(r.master.Bind, w) != nil {
-			t.Errorf("%s by %s: bound to %+v, want %+v", alg, form, w.Binding, b)
-		}
-		if err := once(t, r.open(t, w), w); err != nil {
-			t.Errorf("%s by %s: using it: %v", alg, form, err)
-		}
+	}
+}
+
+// transportable are the usable algorithms, of which there are some.
+func (r *rig) transportable(t *testing.T) []hsm.Algorithm {
+	t.Helper()
+	all := r.usable()
+	if len(all) < 3 {
+		t.Fatalf("the token can use %v only", all)
+	}
+	return all
+}
+
+func (r *rig) importOne(t *testing.T, form hsm.Form, material []byte, k hsm.WrappedKey, exportable bool) {
+	t.Helper()
+	alg, key := k.Binding.Algorithm, r.importKey(t, form)
+	b := binding(alg)
+	b.Exportable = exportable
+	w, err := key.Import(t.Context(), b, wrapTo(t, key, form, material))
+	if err != nil {
+		t.Errorf("%s by %s: %v", alg, form, err)
+		return
+	}
+	kek := r.master.Wrap
+	if exportable {
+		kek = r.master.WrapExport
+	}
+	again, err := keywrap.Unwrap(kek, w.Blob)
+	if err != nil || !bytes.Equal(again, material) {
+		t.Errorf("%s by %s: wrapped as other material than came in (%v)", alg, form, err)
+	}
+	b.Generation, b.PublicKey = r.master.Generation, k.Binding.PublicKey
+	if !bytes.Equal(w.Binding.Encode(), b.Encode()) || hsm.CheckBinding(r.master.Bind, w) != nil {
+		t.Errorf("%s by %s: bound to %+v, want %+v", alg, form, w.Binding, b)
+	}
+	if err := once(t, r.open(t, w), w); err != nil {
+		t.Errorf("%s by %s: using it: %v", alg, form, err)
 	}
 }
 
@@ -157,8 +174,7 @@ func testImportRefusals(t *testing.T, r *rig) {
 		for what, wrapped := range map[string][]byte{
 			"nothing": nil, "zeros": make([]byte, 65+40), "too much": make([]byte, hsm.MaxImport+1),
 			"the other form": wrapTo(t, r.importKey(t, other), other, secret), "a short secret": nil,
-			// P-256 in both rows: a test of a backend may make all its RSA import keys of one published pair.
-			"another key's": wrapTo(t, r.importKey(t, hsm.FormECDH), hsm.FormECDH, secret),
+			"another key's": wrapToAnother(t, form, secret),
 		} {
 			k := r.importKey(t, form)
 			if what == "a short secret" {
@@ -172,6 +188,37 @@ func testImportRefusals(t *testing.T, r *rig) {
 	}
 	_, err := r.token.(hsm.Importer).NewImportKey(t.Context(), "plain")
 	is(t, "an import key for no form", err, hsm.ErrInput)
+}
+
+// wrapToAnother wraps to a key of the suite's own.
+func wrapToAnother(t *testing.T, form hsm.Form, material []byte) []byte {
+	t.Helper()
+	if form == hsm.FormRSA {
+		wrapped, err := keywrap.WrapRSA(&privateRSA(t, 1).PublicKey, material)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wrapped
+	}
+	key, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, err := keywrap.WrapECDH(key.PublicKey(), material)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wrapped
+}
+
+// privateRSA is a published key of 3072 bits.
+func privateRSA(t *testing.T, n int) *rsa.PrivateKey {
+	t.Helper()
+	all, err := publishedRSA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[rsaBits(hsm.RSA3072)][n]
 }
 
 func (r *rig) export(t *testing.T, k hsm.WrappedKey, to hsm.Recipient) ([]byte, error) {
@@ -198,16 +245,12 @@ func recipient(t *testing.T, public any) hsm.Recipient {
 
 // testExport: what comes out is what went in, of every algorithm, in both forms.
 func testExport(t *testing.T, r *rig) {
-	all, err := publishedRSA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rsaKey := all[rsaBits(hsm.RSA3072)][0]
+	rsaKey := privateRSA(t, 0)
 	ecKey, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, alg := range r.usable() {
+	for _, alg := range r.transportable(t) {
 		material, k := r.materialOf(t, alg)
 		byRSA, err := r.export(t, k, recipient(t, &rsaKey.PublicKey))
 		if err != nil {
