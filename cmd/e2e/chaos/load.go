@@ -320,10 +320,9 @@ func (l *load) writer(i int) error {
 	return nil
 }
 
-// reader rotates a key and signs with it through each node in turn: with the token of the rotation no node may sign with an older
+// reader rotates keys and signs with them through each node in turn: with the token of the rotation no node may sign with an older
 // version, and one that cannot have it says so.
 func (l *load) reader() error {
-	const key = "chaos/rotated"
 	api, err := l.api(l.c.addresses(0)...)
 	if err != nil {
 		return err
@@ -336,20 +335,35 @@ func (l *load) reader() error {
 		}
 		each = append(each, one)
 	}
-	if err := l.create(api, key, "ed25519"); err != nil {
-		return err
-	}
 	l.running.Go(func() {
 		for turn := 0; l.rest(300 * time.Millisecond); turn++ {
-			k, err := insist(api.RotateKey, &vaultpb.RotateKeyRequest{Name: key})
+			k, err := l.rotate(api, turn)
 			if err != nil {
-				l.fail(fmt.Errorf("rotating %s: %w", key, err))
+				l.fail(err)
 				return
 			}
 			l.read(each[turn%len(each)], k)
 		}
 	})
 	return nil
+}
+
+// rotations is what one key takes; its versions are bounded, at a thousand.
+const rotations = 500
+
+// rotate makes the next version of the key whose turn it is, and the key before its first one.
+func (l *load) rotate(api *client.Client, turn int) (*vaultpb.KeyReply, error) {
+	key := fmt.Sprintf("chaos/rotated/%d", turn/rotations)
+	if turn%rotations == 0 {
+		if err := l.create(api, key, "ed25519"); err != nil {
+			return nil, err
+		}
+	}
+	k, err := insist(api.RotateKey, &vaultpb.RotateKeyRequest{Name: key})
+	if err != nil {
+		return nil, fmt.Errorf("rotating %s: %w", key, err)
+	}
+	return k, nil
 }
 
 func (l *load) read(at *client.Client, k *vaultpb.KeyReply) {
