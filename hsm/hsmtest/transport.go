@@ -230,7 +230,8 @@ func (r *rig) export(t *testing.T, k hsm.WrappedKey, to hsm.Recipient) ([]byte, 
 	return exporter.Export(t.Context(), k, to)
 }
 
-func recipient(t *testing.T, public any) hsm.Recipient {
+// Recipient is a public key (*rsa.PublicKey, *ecdh.PublicKey) as one to export to.
+func Recipient(t *testing.T, public any) hsm.Recipient {
 	t.Helper()
 	spki, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
@@ -252,12 +253,12 @@ func testExport(t *testing.T, r *rig) {
 	}
 	for _, alg := range r.transportable(t) {
 		material, k := r.materialOf(t, alg)
-		byRSA, err := r.export(t, k, recipient(t, &rsaKey.PublicKey))
+		byRSA, err := r.export(t, k, Recipient(t, &rsaKey.PublicKey))
 		if err != nil {
 			t.Errorf("%s by RSA: %v", alg, err)
 			continue
 		}
-		byEC, err := r.export(t, k, recipient(t, ecKey.PublicKey()))
+		byEC, err := r.export(t, k, Recipient(t, ecKey.PublicKey()))
 		if err != nil {
 			t.Errorf("%s by ECDH: %v", alg, err)
 			continue
@@ -279,7 +280,7 @@ func testExportRefusals(t *testing.T, r *rig) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := recipient(t, key.PublicKey())
+	to := Recipient(t, key.PublicKey())
 	kept, good := r.keyFor(t, hsm.AES256GCM, false), r.keyFor(t, hsm.AES256GCM, true)
 	forged, renamed, old := kept, good, good
 	forged.Binding.Exportable = true

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/conclave-vault/conclave/hsm"
+	"github.com/conclave-vault/conclave/hsm/hsmtest"
 	"github.com/conclave-vault/conclave/hsm/keywrap"
 	"github.com/conclave-vault/conclave/hsm/soft"
 )
@@ -88,19 +89,6 @@ func exportable(t *testing.T, m *hsm.Master, alg hsm.Algorithm, material, spki [
 	return hsm.WrappedKey{Binding: b, Blob: blob, MAC: hsm.BindingMAC(m.Bind, b, blob)}
 }
 
-func recipient(t *testing.T, public any) hsm.Recipient {
-	t.Helper()
-	spki, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := hsm.ParseRecipient(spki, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 // TestOpenSSLUnwraps what is exported, in both forms, by the commands that README shows.
 func TestOpenSSLUnwraps(t *testing.T) {
 	token, m := unsealed(t)
@@ -121,7 +109,7 @@ func TestOpenSSLUnwraps(t *testing.T) {
 		return file(t, dir, "recipient.der", der)
 	}
 	_, rsaKey := publishedRSA(t, 3072)
-	wrapped, err := token.Export(t.Context(), w, recipient(t, &rsaKey.PublicKey))
+	wrapped, err := token.Export(t.Context(), w, hsmtest.Recipient(t, &rsaKey.PublicKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +122,7 @@ func TestOpenSSLUnwraps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if wrapped, err = token.Export(t.Context(), w, recipient(t, ecKey.PublicKey())); err != nil {
+	if wrapped, err = token.Export(t.Context(), w, hsmtest.Recipient(t, ecKey.PublicKey())); err != nil {
 		t.Fatal(err)
 	}
 	ephemeral, err := ecdh.P256().NewPublicKey(wrapped[:65])
