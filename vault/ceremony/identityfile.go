@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
@@ -31,17 +30,13 @@ func (i *Identity) Create(path string, passphrase []byte) error {
 	return CreateFile(path, text, privateMode)
 }
 
-// CreateFile writes a file that did not exist, durably, and leaves none behind when it fails. The error matches fs.ErrExist when
-// there was one.
+// CreateFile writes a file that did not exist, durably: it appears as a whole or, when that fails or the process dies, not at all. The error
+// matches fs.ErrExist when there was one.
 func CreateFile(path string, content []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
+	if err := placeFile(path, content, mode, renameNew); err != nil {
 		return fmt.Errorf("creating %s: %w", path, err)
 	}
-	if err := writeSync(f, content); err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(path))
-	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 // Save replaces the identity file as a whole (mode 0600), or leaves the old one: a new file is written beside it, made durable and
@@ -56,14 +51,6 @@ func (i *Identity) Save(path string, passphrase []byte) error {
 		return fmt.Errorf("saving identity %s: %w", path, err)
 	}
 	return nil
-}
-
-func writeSync(f *os.File, content []byte) error {
-	_, err := f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }
 
 func syncDir(dir string) error {

@@ -46,6 +46,22 @@ func claimDraft(f *os.File) error {
 
 // replaceFile replaces path as a whole, or leaves what was there: the content is written beside it, made durable and renamed.
 func replaceFile(path string, content []byte) error {
+	return placeFile(path, content, privateMode, os.Rename)
+}
+
+// renameNew is os.Rename that takes nobody's place. Where the file system cannot be told so (NFS), a link does it.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		if err = os.Link(from, to); err == nil {
+			err = os.Remove(from)
+		}
+	}
+	return err
+}
+
+// placeFile writes the content beside path, makes it durable, and moves it to its place.
+func placeFile(path string, content []byte, mode os.FileMode, move func(from, to string) error) error {
 	f, err := openDraft(path)
 	if err != nil {
 		return err
@@ -53,10 +69,10 @@ func replaceFile(path string, content []byte) error {
 	defer f.Close() // last: the lock keeps others from emptying the draft before it is in its place
 	_, err = f.Write(content)
 	if err == nil {
-		err = f.Sync()
+		err = errors.Join(f.Chmod(mode), f.Sync())
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = move(f.Name(), path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))

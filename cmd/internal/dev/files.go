@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/conclave-vault/conclave/vault/ceremony"
 )
 
 // pinBytes: a demo PIN is 128 random bits in hex.
@@ -24,15 +26,11 @@ func writeRandom(path string) error {
 	if _, err := rand.Read(b); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	err := ceremony.CreateFile(path, []byte(hex.EncodeToString(b)+"\n"), 0o600)
 	if errors.Is(err, os.ErrExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(f, hex.EncodeToString(b))
-	return errors.Join(err, f.Close())
+	return err
 }
 
 // writeConfig writes a node's configuration anew at every start: ports may have changed.
