@@ -48,7 +48,8 @@ var allowed = map[string]map[string]string{
 	"vault/journal":       {"vault/segment": "a leaf: files of framed records"},
 	"vault/usage":         {"vault/segment": "a leaf: files of framed records"},
 	"vault/ledger":        {"fsm": "the events that it shows and proves", "vault/pki": "the names in nodes' certificates"},
-	"vault/ceremony":      {"fsm": "rosters and the messages that custodians sign"},
+	"vault/wholefile":     {},
+	"vault/ceremony":      {"fsm": "rosters and the messages that custodians sign", "vault/wholefile": "a leaf: identities are written whole"},
 	"vault/replica":       {"fsm": "the state machine that it adapts to raft", "vault/journal": "where events go"},
 	"vault/guard": {
 		"fsm": "states, classes and rights", "hsm": "errors and algorithms", "hsm/keyuse": "the only way to a private key",

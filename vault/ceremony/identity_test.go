@@ -125,36 +125,6 @@ func TestCreateNeverOverwrites(t *testing.T) {
 	}
 }
 
-// TestAFileAppearsWhole: who dies while it is written, or looks meanwhile, leaves or finds the whole file or none.
-func TestAFileAppearsWhole(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "card")
-	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<21)
-	written := make(chan error, 1)
-	go func() { written <- ceremony.CreateFile(path, content, 0o644) }()
-	for {
-		if info, err := os.Stat(path); err == nil && info.Size() != int64(len(content)) {
-			t.Fatalf("it is there with %d of %d bytes", info.Size(), len(content))
-		}
-		select {
-		case err := <-written:
-			if err != nil {
-				t.Fatal(err)
-			}
-			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 || info.Size() != int64(len(content)) {
-				t.Errorf("%v, %v", info, err)
-			}
-			if err := ceremony.CreateFile(path, []byte("another"), 0o600); !errors.Is(err, fs.ErrExist) {
-				t.Errorf("a second time: %v", err)
-			}
-			if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
-				t.Errorf("left behind: %v, %v", left, err)
-			}
-			return
-		default:
-		}
-	}
-}
-
 // TestADraftOfACrashIsRemoved: it holds the identity in clear. One that another process is writing stays, and its Save is not disturbed.
 func TestADraftOfACrashIsRemoved(t *testing.T) {
 	dir := t.TempDir()

@@ -2,13 +2,14 @@ package ceremony
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
+
+	"github.com/conclave-vault/conclave/vault/wholefile"
 )
 
 // scryptWork is log2 of scrypt's cost for a passphrase: 2^18 takes about a second, age's own choice. maxScryptWork is what
@@ -18,8 +19,6 @@ const (
 	maxScryptWork = 20
 )
 
-const privateMode = 0o600
-
 // Create writes the identity to a new file, like Save. An existing file is never replaced: it may hold the only copy of a share.
 func (i *Identity) Create(path string, passphrase []byte) error {
 	text, err := i.seal(passphrase)
@@ -27,16 +26,7 @@ func (i *Identity) Create(path string, passphrase []byte) error {
 		return err
 	}
 	defer clear(text)
-	return CreateFile(path, text, privateMode)
-}
-
-// CreateFile writes a file that did not exist, durably: it appears as a whole or, when that fails or the process dies, not at all. The error
-// matches fs.ErrExist when there was one.
-func CreateFile(path string, content []byte, mode os.FileMode) error {
-	if err := placeFile(path, content, mode, renameNew); err != nil {
-		return fmt.Errorf("creating %s: %w", path, err)
-	}
-	return nil
+	return wholefile.Create(path, text, 0o600)
 }
 
 // Save replaces the identity file as a whole (mode 0600), or leaves the old one: a new file is written beside it, made durable and
@@ -47,21 +37,7 @@ func (i *Identity) Save(path string, passphrase []byte) error {
 		return err
 	}
 	defer clear(text)
-	if err := replaceFile(path, text); err != nil {
-		return fmt.Errorf("saving identity %s: %w", path, err)
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	return nil
+	return wholefile.Replace(path, text)
 }
 
 // seal returns the file's content, encrypted if there is a passphrase. The caller wipes it.
@@ -98,7 +74,7 @@ func armored(b []byte) ([]byte, error) {
 // LoadIdentity reads an identity file. passphrase is called only when the file is encrypted; LoadIdentity wipes what it returned.
 // A file that group or others can read is refused. A draft that a crash during Save left beside it is removed. ErrPermissions, ErrPassphrase, ErrIdentity.
 func LoadIdentity(path string, passphrase func() ([]byte, error)) (*Identity, error) {
-	dropDraft(path)
+	wholefile.DropDraft(path)
 	content, err := ReadPrivate(path, 2*maxIdentityBytes) // armor takes a third more than the text
 	if err != nil {
 		return nil, err

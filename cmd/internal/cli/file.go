@@ -7,7 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/conclave-vault/conclave/vault/wholefile"
 )
 
 const (
@@ -47,35 +48,19 @@ func (e *Env) writeOutput(path string, data []byte) error {
 	if path == standardStream {
 		return e.write(string(data))
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".conclave-*") // made with mode 0600
-	if err != nil {
+	if err := wholefile.Replace(path, data); err != nil {
 		return fmt.Errorf("writing the output: %w", err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing the output: %w", errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
 }
 
 // createFile writes a file that must not exist yet: a private key or token is never overwritten.
 func createFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	err := wholefile.Create(path, data, mode)
 	if errors.Is(err, fs.ErrExist) {
 		return badArgument(path+" exists already and is not overwritten", "another --out, or move the file away")
 	}
-	if err != nil {
-		return fmt.Errorf("writing: %w", err)
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing: %w", errors.Join(err, os.Remove(path)))
-	}
-	return nil
+	return err
 }
 
 // decodeBase64 reads an argument in the form in which the program prints bytes.

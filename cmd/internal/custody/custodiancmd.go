@@ -12,6 +12,7 @@ import (
 
 	"github.com/conclave-vault/conclave/fsm"
 	"github.com/conclave-vault/conclave/vault/ceremony"
+	"github.com/conclave-vault/conclave/vault/wholefile"
 )
 
 // CustodianCommand is "conclave custodian": a custodian's own identity. It needs no cluster.
@@ -133,7 +134,7 @@ func writeIdentity(name, path, public string, phrase []byte) (fsm.Custodian, err
 		return fsm.Custodian{}, err
 	}
 	card := id.Public()
-	if err := ceremony.CreateFile(public, []byte(ceremony.EncodePublic(card)+"\n"), 0o644); err != nil {
+	if err := wholefile.Create(public, []byte(ceremony.EncodePublic(card)+"\n"), 0o644); err != nil {
 		// Nobody knows the identity yet, so nothing is lost with it.
 		return fsm.Custodian{}, errors.Join(err, os.Remove(path))
 	}

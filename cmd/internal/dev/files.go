@@ -11,7 +11,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"github.com/conclave-vault/conclave/vault/ceremony"
+	"github.com/conclave-vault/conclave/vault/wholefile"
 )
 
 // pinBytes: a demo PIN is 128 random bits in hex.
@@ -26,7 +26,7 @@ func writeRandom(path string) error {
 	if _, err := rand.Read(b); err != nil {
 		return err
 	}
-	err := ceremony.CreateFile(path, []byte(hex.EncodeToString(b)+"\n"), 0o600)
+	err := wholefile.Create(path, []byte(hex.EncodeToString(b)+"\n"), 0o600)
 	if errors.Is(err, os.ErrExist) {
 		return nil
 	}

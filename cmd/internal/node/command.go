@@ -22,6 +22,7 @@ import (
 
 	"github.com/conclave-vault/conclave/cmd/internal/config"
 	"github.com/conclave-vault/conclave/fsm"
+	"github.com/conclave-vault/conclave/vault/wholefile"
 )
 
 // ServerCommand is `conclave server`.
@@ -186,10 +187,10 @@ func newKey(path string) (crypto.PublicKey, error) {
 }
 
 func writeNew(path, kind string, der []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
+	text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	defer clear(text)
+	if err := wholefile.Create(path, text, mode); err != nil {
 		return fmt.Errorf("%w; nothing was overwritten", err)
 	}
-	err = pem.Encode(f, &pem.Block{Type: kind, Bytes: der})
-	return errors.Join(err, f.Sync(), f.Close())
+	return nil
 }

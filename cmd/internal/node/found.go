@@ -15,6 +15,7 @@ import (
 	"github.com/conclave-vault/conclave/cmd/internal/token"
 	"github.com/conclave-vault/conclave/fsm"
 	"github.com/conclave-vault/conclave/vault"
+	"github.com/conclave-vault/conclave/vault/wholefile"
 )
 
 // mayFound says why this node is not to found a cluster; nil if it is.
@@ -47,7 +48,7 @@ func Init(cfg config.Config, dev bool, admin string, key crypto.PublicKey, life 
 	}
 	// The membership last, because with it the founding is over: without the entry the cluster would never begin, and without the
 	// administrator's certificate it would be nobody's.
-	if err := writeDurably(filepath.Join(cfg.DataDir, foundingFile), f.Entry); err != nil {
+	if err := wholefile.Replace(filepath.Join(cfg.DataDir, foundingFile), f.Entry); err != nil {
 		return err
 	}
 	if err := deliver(cert, f.Membership.NodeCA); err != nil {

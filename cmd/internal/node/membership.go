@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/conclave-vault/conclave/vault"
+	"github.com/conclave-vault/conclave/vault/wholefile"
 )
 
 // Files of a node's data directory. raft's own are below cluster.
@@ -53,30 +54,5 @@ func saveMembership(dir string, m vault.Membership) error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(filepath.Join(dir, membershipFile), b)
-}
-
-// writeDurably replaces a file as a whole: after a crash there is the old one or the new one.
-func writeDurably(path string, b []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return wholefile.Replace(filepath.Join(dir, membershipFile), b)
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/conclave-vault/conclave/vault/ceremony"
 	"github.com/conclave-vault/conclave/vault/pki"
 	"github.com/conclave-vault/conclave/vault/policy"
+	"github.com/conclave-vault/conclave/vault/wholefile"
 )
 
 // world is a cluster in a bubble: the wiring of the program, over a network and a raft storage in memory, with real tokens and
@@ -144,7 +145,7 @@ func (w *world) found(id fsm.NodeID) *process {
 	f, cert, err := vault.Found(describe(w.config(id)), token, w.dev, vault.Administrator{Name: "root", Key: key.Public(), Life: 24 * time.Hour}, time.Now())
 	w.must(err)
 	w.admin = policy.Caller{Cluster: f.Membership.ClusterID, Role: fsm.RoleAdministrator, Name: "root", Serial: pki.Serial(cert)}
-	w.must(writeDurably(filepath.Join(w.config(id).DataDir, foundingFile), f.Entry))
+	w.must(wholefile.Replace(filepath.Join(w.config(id).DataDir, foundingFile), f.Entry))
 	w.must(saveMembership(w.config(id).DataDir, f.Membership))
 	w.must(token.Close())
 	p := w.start(id)

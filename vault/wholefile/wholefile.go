@@ -1,4 +1,9 @@
-package ceremony
+// Package wholefile writes small files that are there as a whole or not at all, durably: identities, private keys, certificates, memberships.
+//
+// The content is written to a draft beside the file, made durable, and moved to its place. A draft has one name per file, so that
+// what a crash leaves behind, which may be a secret in clear, is found again and removed; a lock on it keeps two writers apart. It
+// is not for logs (vault/segment) nor for files too large to be held in memory.
+package wholefile
 
 import (
 	"errors"
@@ -8,6 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// privateMode is what a draft has while it is written, and a replaced file.
+const privateMode = 0o600
 
 // draftOf is the name under which a file's next content is written before it takes the file's place. It is always the same, so that
 // what a crash leaves behind, which may be a secret in clear, is found again.
@@ -44,9 +52,20 @@ func claimDraft(f *os.File) error {
 	return errors.Join(f.Chmod(privateMode), f.Truncate(0))
 }
 
-// replaceFile replaces path as a whole, or leaves what was there: the content is written beside it, made durable and renamed.
-func replaceFile(path string, content []byte) error {
-	return placeFile(path, content, privateMode, os.Rename)
+// Create writes a file that did not exist. The error matches fs.ErrExist when there was one, which is left as it was.
+func Create(path string, content []byte, mode os.FileMode) error {
+	if err := place(path, content, mode, renameNew); err != nil {
+		return fmt.Errorf("creating %s: %w", path, err)
+	}
+	return nil
+}
+
+// Replace writes a file that only its owner may read, in the place of one that may have been there, or leaves what was there.
+func Replace(path string, content []byte) error {
+	if err := place(path, content, privateMode, os.Rename); err != nil {
+		return fmt.Errorf("replacing %s: %w", path, err)
+	}
+	return nil
 }
 
 // renameNew is os.Rename that takes nobody's place. Where the file system cannot be told so (NFS), a link does it.
@@ -60,8 +79,8 @@ func renameNew(from, to string) error {
 	return err
 }
 
-// placeFile writes the content beside path, makes it durable, and moves it to its place.
-func placeFile(path string, content []byte, mode os.FileMode, move func(from, to string) error) error {
+// place writes the content beside path, makes it durable, and moves it to its place.
+func place(path string, content []byte, mode os.FileMode, move func(from, to string) error) error {
 	f, err := openDraft(path)
 	if err != nil {
 		return err
@@ -80,8 +99,8 @@ func placeFile(path string, content []byte, mode os.FileMode, move func(from, to
 	return syncDir(filepath.Dir(path)) // the rename is durable only with its directory
 }
 
-// dropDraft removes what a crash left behind. What it cannot remove is left: it is looked at again each time.
-func dropDraft(path string) {
+// DropDraft removes what a crash left behind beside path. What it cannot remove is left: it is looked at again each time.
+func DropDraft(path string) {
 	f, err := os.OpenFile(draftOf(path), os.O_RDWR, 0)
 	if err != nil {
 		return
@@ -90,4 +109,12 @@ func dropDraft(path string) {
 	if claimDraft(f) == nil {
 		_ = os.Remove(f.Name())
 	}
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
