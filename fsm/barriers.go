@@ -40,7 +40,7 @@ func SubjectKey(subject string) (KeyName, bool) { return cutKey(subject) }
 // is about no key in particular, or is not pending. It is also that while a node may exist that has not heard that keys left such a
 // class: it would go on using them under the longer lease, whatever their class is here.
 func (s *State) LeaseOf(index uint64) LeaseMode {
-	if !s.BarrierDone(s.leftAvailable) {
+	if s.leaving() {
 		return LeaseAvailable
 	}
 	b, _ := s.barriers.Get(index)
@@ -51,6 +51,13 @@ func (s *State) LeaseOf(index uint64) LeaseMode {
 		}
 	}
 	return LeaseAvailable
+}
+
+// leaving reports whether a restriction may be pending that took keys out of LeaseAvailable. The latest such may be in force, by a fence, before an
+// earlier one is, so whatever is pending since before it counts.
+func (s *State) leaving() bool {
+	index, _, pending := s.barriers.Min()
+	return pending && index <= s.leftAvailable
 }
 
 // roomForBarrier bounds the table. A barrier ends within the longest lease as long as there is a leader, so a full table

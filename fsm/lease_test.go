@@ -57,6 +57,22 @@ func TestLeavingTheLongerLease(t *testing.T) {
 	}
 }
 
+// TestLeavingTwice: the later of two such restrictions may be in force, by a fence, while a node has heard of neither.
+func TestLeavingTwice(t *testing.T) {
+	s := newState()
+	s.setKey(keyOf(ClassStandard, "cheap"))
+	s.applied, s.leftAvailable = 9, 8
+	s.barriers.Set(7, PendingBarrier{Index: 7, Subject: classSubject("edge")})
+	s.barriers.Set(9, PendingBarrier{Index: 9, Subject: keySubject("cheap")})
+	if !s.HasAvailable() || s.LeaseOf(9) != LeaseAvailable {
+		t.Errorf("%t %s while 7 is pending", s.HasAvailable(), s.LeaseOf(9))
+	}
+	s.barriers.Delete(7)
+	if s.HasAvailable() || s.LeaseOf(9) != LeaseLeased {
+		t.Errorf("%t %s after it is in force", s.HasAvailable(), s.LeaseOf(9))
+	}
+}
+
 // TestRestoredKeysAreKnown: a leader that came back by a snapshot must wait for the longer leases, too.
 func TestRestoredKeysAreKnown(t *testing.T) {
 	r := newRestoration()

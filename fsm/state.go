@@ -199,7 +199,7 @@ func (s *State) CertificateRecord(serial string) *Certificate {
 // HasAvailable reports whether some node may be using a key under the longer lease: a key is of a class with LeaseAvailable, or was
 // until a change that is not in force everywhere yet.
 func (s *State) HasAvailable() bool {
-	if !s.BarrierDone(s.leftAvailable) {
+	if s.leaving() {
 		return true
 	}
 	found := false
