@@ -118,3 +118,66 @@ func TestStrictKeysNeedTheLeader(t *testing.T) {
 		w.must(asks(lone))
 	})
 }
+
+// TestAFenceDoesNotEndAnOlderLeaving: two restrictions take keys out of class available; the later one is in force by its fence on a node that has
+// applied neither, and is lost then. What left by the earlier one is waited for under the longer lease all the same.
+func TestAFenceDoesNotEndAnOlderLeaving(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.unsealed(3)
+		class, _ := first.replica.State().Class(fsm.ClassLow)
+		class.Name, class.Revision = "edge", 0
+		_, _, err := first.vault.CreateClass(w.ctx(), w.admin, request(), class)
+		w.must(err)
+		for name, class := range map[fsm.KeyName]string{"a": "edge", "b": fsm.ClassLow} {
+			_, _, err := first.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: name, Class: class, Algorithm: hsm.Ed25519})
+			w.must(err)
+		}
+		time.Sleep(2 * waitTime) // of the bubble's clock: long after the election
+		lone := w.followers()[0]
+		w.within(time.Second, "the keys", func() bool { return w.signs(lone, "a") && w.signs(lone, "b") })
+		w.within(time.Second, "the longer lease", func() bool { l := lone.cluster.AvailableLease(); return l.Valid() })
+		w.gates[lone.id].close()
+		defer w.gates[lone.id].reopen()
+		leader := w.leader()
+		class.Lease, class.LeaseDuration = fsm.LeaseLeased, 0
+		moved := make(chan error, 1)
+		go func() {
+			_, _, err := leader.vault.UpdateClass(w.ctx(), w.admin, request(), class, 0)
+			moved <- err
+		}()
+		w.within(time.Second, "the class has changed", func() bool { c, _ := leader.replica.State().Class("edge"); return c.Lease == fsm.LeaseLeased })
+		_, _, err = leader.vault.SetKeyClass(w.ctx(), w.admin, request(), "b", fsm.ClassStandard, "it became dear")
+		w.must(err) // by the fence
+		w.isolate(lone.id)
+		done := make(chan error, 1)
+		go func() {
+			_, err := w.insist(leader, "a", fsm.ActionSuspend)
+			done <- err
+		}()
+		signed := 0
+		w.within(lease.Default().W(availableTime)+time.Second, "the acknowledgement", func() bool {
+			if len(done) == 1 {
+				return true
+			}
+			if w.signs(lone, "a") {
+				signed++
+			}
+			return false
+		})
+		w.must(<-done)
+		if signed == 0 {
+			t.Error("the lost node had no longer lease: nothing is shown")
+		}
+		if w.signs(lone, "a") {
+			t.Error("the suspension is acknowledged, and the lost node signs")
+		}
+		w.heal()
+		w.gates[lone.id].reopen()
+		if err := <-moved; err != nil {
+			if _, pending := errors.AsType[*vault.PendingError](err); !pending {
+				t.Error(err)
+			}
+		}
+		w.serving(3)
+	})
+}
