@@ -125,8 +125,8 @@ func (v *Vault) mayCreate(ctx context.Context, c policy.Caller, n NewKey) error 
 // leased asks this node's own state, whose word counts only under a lease: without one a revocation may have passed it by.
 func (v *Vault) leased(ok func(*fsm.State) bool) bool {
 	l := v.cfg.Lease() // first
-	yes := ok(v.state())
-	return yes && l.Valid() // last: reads the clock
+	s := v.state()
+	return ok(s) && !v.drainedIn(s) && l.Valid() // last: reads the clock
 }
 
 // administer authorises from this node's state under its lease, else from the leader's present one.

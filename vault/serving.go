@@ -18,6 +18,9 @@ func (v *Vault) mayUse(s *fsm.State) error {
 	return v.unsealed(s)
 }
 
+// drainedIn reports that this node was taken out of service. Then no lease that it may still have counts for anything: nobody waits for it.
+func (v *Vault) drainedIn(s *fsm.State) bool { return s.DrainedAt(v.cfg.Node) != 0 }
+
 // NodeAction is an order about a node.
 type NodeAction string
 

@@ -149,6 +149,7 @@ func (v *Vault) stream(ctx context.Context, c policy.Caller, q WatchQuery, leaf 
 // a node that may have missed it, ends the watch.
 func (v *Vault) watched(c policy.Caller, q WatchQuery, leaf uint64) (WatchBatch, error) {
 	l := v.cfg.Lease() // first
+	fences := v.guard.Fences()
 	s := v.state()
 	denied := policy.Identify(s, c)
 	batch := WatchBatch{Next: leaf, Index: s.Applied()}
@@ -158,14 +159,17 @@ func (v *Vault) watched(c policy.Caller, q WatchQuery, leaf uint64) (WatchBatch,
 		if events, err = v.readEvents(leaf, int(min(size-leaf, watchBatch))); err != nil {
 			return batch, err
 		}
-		batch.Next += uint64(len(events))
 	}
 	for _, e := range events {
+		if _, fenced := fences[subjectKey(e)]; fenced { // who may see it is being changed; the rest is read again under the state that has the change
+			break
+		}
+		batch.Next++
 		if q.wants(e) && maySee(s, c, e) {
 			batch.Events = append(batch.Events, e)
 		}
 	}
-	if !l.Valid() { // last: reads the clock
+	if v.drainedIn(s) || !l.Valid() { // last: reads the clock
 		return batch, guard.ErrNoLease
 	}
 	return batch, denied
@@ -176,7 +180,13 @@ func maySee(s *fsm.State, c policy.Caller, e fsm.Event) bool {
 	if policy.Administer(s, c) == nil {
 		return true
 	}
-	name, isKey := strings.CutPrefix(e.Subject, "key/")
-	k, found := s.Key(fsm.KeyName(name))
-	return isKey && policy.Use(s, c, k, found) == nil
+	name := subjectKey(e)
+	k, found := s.Key(name)
+	return name != "" && policy.Use(s, c, k, found) == nil
+}
+
+// subjectKey is the key that an event is about; empty if it is about none.
+func subjectKey(e fsm.Event) fsm.KeyName {
+	name, _ := fsm.SubjectKey(e.Subject)
+	return name
 }

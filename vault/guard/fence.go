@@ -24,13 +24,13 @@ const maxFences = 1024
 // only after a state with that index is visible: who loads the fence first and the state then sees one of the two.
 type fences struct {
 	mu sync.Mutex
-	up atomic.Pointer[map[fsm.KeyName]uint64] // nil, most of the time: none. A map is never changed
+	up atomic.Pointer[Fences] // nil, most of the time: none. A map is never changed
 }
 
 func (f *fences) raise(name fsm.KeyName, index uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	next := map[fsm.KeyName]uint64{}
+	next := Fences{}
 	if old := f.up.Load(); old != nil {
 		next = maps.Clone(*old)
 	}
@@ -80,6 +80,17 @@ func (g *Guard) Fence(name fsm.KeyName, index uint64) error {
 	g.fences.lower(g.cfg.State().Applied()) // it may have come while the fence went up
 	return nil
 }
+
+// Fences are the keys behind one, as they are when it is called: load them before the state. What it returns is nil where there is none.
+func (g *Guard) Fences() Fences {
+	if up := g.fences.up.Load(); up != nil {
+		return *up
+	}
+	return nil
+}
+
+// Fences are keys of which a restriction is committed that the state may not have yet, with its index.
+type Fences map[fsm.KeyName]uint64
 
 // Unfence is told of every state once it is visible.
 func (g *Guard) Unfence(s *fsm.State) { g.fences.lower(s.Applied()) }

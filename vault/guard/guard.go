@@ -122,11 +122,12 @@ func (g *Guard) Inspect(ctx context.Context, req Request) (Selected, error) {
 	err := g.settled(ctx, func() (err error) {
 		l := g.cfg.Lease()
 		fenced := g.fences.block(req.Name)
-		sel, err = g.decide(g.cfg.State(), req)
+		s := g.cfg.State()
+		sel, err = g.decide(s, req)
 		if fenced {
 			return ErrFenced
 		}
-		if !l.Valid() {
+		if s.DrainedAt(g.cfg.Node) != 0 || !l.Valid() { // nobody waits for the lease of a drained node
 			return ErrNoLease
 		}
 		return err

@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/conclave-vault/conclave/cluster/clustertest"
+	"github.com/conclave-vault/conclave/cluster/lease"
 	"github.com/conclave-vault/conclave/fsm"
 	"github.com/conclave-vault/conclave/hsm"
 	"github.com/conclave-vault/conclave/vault"
@@ -168,4 +170,51 @@ func TestARemovedNode(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestADrainedNodeRestsOnNoLease: nobody waits for one that it may still have, because a new leader does not know of it. So it answers by what
+// the leader had committed, or not at all, also where no private key is used.
+func TestADrainedNodeRestsOnNoLease(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var kept atomic.Pointer[lease.Lease] // that its withdrawal has not reached
+		w.alter = func(p *process, c *vault.Config) {
+			if current := c.Lease; p.id == "n3" {
+				c.Lease = func() lease.Lease {
+					if l := kept.Load(); l != nil {
+						return *l
+					}
+					return current()
+				}
+			}
+		}
+		first := w.unsealed(3)
+		w.create(first, "pay", hsm.Ed25519)
+		out, err := first.vault.Sign(w.ctx(), w.admin, "pay", message(1))
+		w.must(err)
+		n3 := w.node("n3")
+		verify := func() error {
+			_, _, err := n3.vault.Verify(w.ctx(), w.admin, "pay", 0, message(1), out.Bytes)
+			return err
+		}
+		w.within(5*time.Second, "it has the key and a lease", func() bool { return n3.cluster.Lease().Valid() && verify() == nil })
+		l := n3.cluster.Lease()
+		kept.Store(&l)
+		w.must(w.reorder(w.ctx(), first, "n3", vault.NodeDrain))
+		w.within(time.Second, "it has heard", func() bool { return n3.replica.State().DrainedAt("n3") != 0 })
+		w.must(verify()) // by the leader's word
+		w.isolate("n3")
+		if !l.Valid() {
+			t.Fatal("the lease that was kept is over: nothing is shown")
+		}
+		if verify() == nil {
+			t.Error("a drained node verifies under a lease")
+		}
+		if _, _, err := n3.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: "other", Algorithm: hsm.Ed25519}); err == nil {
+			t.Error("a drained node authorises under a lease")
+		}
+		if err := n3.vault.Watch(w.ctx(), w.admin, vault.WatchQuery{}, func(vault.WatchBatch) error { return errors.New("it sends") }); err == nil || err.Error() == "it sends" {
+			t.Errorf("a watch: %v", err)
+		}
+		w.heal()
+	})
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/conclave-vault/conclave/fsm"
 	"github.com/conclave-vault/conclave/hsm"
 	"github.com/conclave-vault/conclave/vault"
+	"github.com/conclave-vault/conclave/vault/guard"
 	"github.com/conclave-vault/conclave/vault/policy"
 )
 
@@ -156,4 +158,57 @@ func (w *world) endsOfWatches(p *process, bob policy.Caller) {
 	if err := <-ended; !errors.Is(err, policy.ErrUnauthenticated) {
 		w.t.Errorf("the watch of a revoked user ended with %v", err)
 	}
+}
+
+// TestAWatchKeepsBehindFences: whose right to a key was taken away sees no more of it from the acknowledgement on, also at a node that has only the
+// fence, and in a watch that had begun.
+func TestAWatchKeepsBehindFences(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.unsealed(3)
+		for i := range 300 { // more events than one message takes
+			w.create(first, fsm.KeyName(fmt.Sprintf("x%03d", i)), hsm.Ed25519)
+		}
+		for _, name := range []fsm.KeyName{"pay", "other"} {
+			_, _, err := first.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: name, Algorithm: hsm.Ed25519, Labels: []fsm.Label{{Name: "users", Value: "bob"}}})
+			w.must(err)
+		}
+		bob := w.employ(first, fsm.RoleUser, "bob")
+		time.Sleep(2 * waitTime) // of the bubble's clock: long after the election
+		frozen := w.followers()[0]
+		q := vault.WatchQuery{Actions: []string{"key.create"}}
+		if got := w.watched(frozen, bob, q); len(got) != 2 {
+			t.Fatalf("before: %v", got)
+		}
+		defer w.gates[frozen.id].reopen()
+		var seen []string
+		stopped := errors.New("seen enough")
+		for err, begun := error(nil), false; !errors.Is(err, stopped); {
+			err = frozen.vault.Watch(w.ctx(), bob, q, func(b vault.WatchBatch) error {
+				for _, e := range b.Events {
+					seen = append(seen, e.Subject)
+				}
+				if slices.Contains(seen, "key/other") {
+					return stopped
+				}
+				if begun {
+					return nil
+				}
+				begun = true
+				w.gates[frozen.id].close()
+				k, _, err := w.leader().vault.UpdateKey(w.ctx(), w.admin, request(), fsm.UpdateKey{Name: "pay", RemoveLabels: []string{"users"}})
+				w.must(err)
+				if len(k.Barrier.Waited) > 0 || frozen.replica.State().Applied() >= k.Barrier.Index {
+					t.Errorf("it was not the fence: %+v", k.Barrier)
+				}
+				time.AfterFunc(time.Second, w.gates[frozen.id].reopen)
+				return nil
+			})
+			if err != nil && !errors.Is(err, stopped) && !errors.Is(err, guard.ErrUnavailable) {
+				t.Fatal(err)
+			}
+		}
+		if !slices.Equal(seen, []string{"key/other"}) {
+			t.Errorf("bob sees %v", seen)
+		}
+	})
 }
