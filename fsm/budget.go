@@ -212,6 +212,20 @@ type RecordUse struct {
 type UsedVersion struct {
 	Key     KeyID
 	Version Version
+	// Operations is how many uses since the last report count for the key's rotation; 0 where nothing counts them, or where blocks do. An entry that is
+	// repeated counts twice: the rotation comes a little earlier.
+	Operations uint64
+}
+
+// counts: a number is given only where it may be, and is one.
+func (v UsedVersion) counts(algorithm string) bool {
+	return v.Operations == 0 || v.Operations <= MaxUses && !BoundsInvocations(algorithm)
+}
+
+// CountsForRotation reports whether uses of a key are to be counted by reports, because its class rotates by them and no blocks do.
+func (s *State) CountsForRotation(k *Key) bool {
+	c := s.ClassRecord(k.Class)
+	return c != nil && c.RotateUses > 0 && !BoundsInvocations(k.Algorithm) && s.FeatureLevel() >= levelOfRigour
 }
 
 // LapseUse ends every block of a node that nobody hears from. It is a restriction, so it is safe against a node that lives: that one

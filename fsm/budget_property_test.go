@@ -39,17 +39,40 @@ type game struct {
 	limit  fsm.UseLimit
 	// The model: what was spent in the window of the log's time, and what must not be exceeded: the limit, and until a lower one is in
 	// force the higher one before.
-	window  int64
-	spent   fsm.Amount
-	allowed map[uint64]fsm.Amount // by the restriction that ended it; 0: the present limit
+	own, class spending
+	allowed    map[uint64]fsm.Amount // by the restriction that ended it; 0: the present limit
+	budget     fsm.Budget            // of the class, beside the limit; zero: none
+}
+
+// spending is what was spent in a window.
+type spending struct {
+	window int64
+	fsm.Amount
+}
+
+func (s *spending) add(at time.Time, period time.Duration, bytes uint64) {
+	if w := at.UnixMilli() / period.Milliseconds(); w != s.window {
+		*s = spending{window: w}
+	}
+	s.Operations++
+	s.Bytes += bytes
 }
 
 const playPeriod = time.Hour
 
-func newGame(t testing.TB, rt *rapid.T, exact bool) *game {
+func newGame(t testing.TB, rt *rapid.T, exact, classed bool) *game {
 	g := &game{rt: rt, allowed: map[uint64]fsm.Amount{}}
-	g.limit = fsm.UseLimit{Amount: fsm.Amount{Operations: 40, Bytes: 400}, Per: playPeriod, Exact: exact}
+	g.limit = fsm.UseLimit{Amount: fsm.Amount{Operations: 20, Bytes: 200}, Per: playPeriod, Exact: exact}
 	g.stage, g.key = budgeted(t, "ed25519", g.limit)
+	g.raised()
+	if classed {
+		class, _ := g.m.State().Class(fsm.ClassStandard)
+		g.budget = fsm.Budget{Operations: 60, Bytes: 600, Period: 3 * playPeriod}
+		class.Name, class.Budget, class.Exact = "cards", g.budget, exact
+		g.must(fsm.CreateClass{Class: class})
+		g.must(fsm.SetKeyClass{Name: "k", Class: "cards"})
+		g.settle()
+	}
 	g.allowed[0] = g.limit.Amount
 	for _, id := range []fsm.NodeID{"n1", "n2", "n3"} {
 		g.nodes = append(g.nodes, &spender{id: id, boots: 1, view: g.m.State()})
@@ -68,16 +91,19 @@ func (g *game) spend(n *spender, bytes uint64) {
 		return
 	}
 	n.used = next
-	if w := g.m.State().Time().UnixMilli() / playPeriod.Milliseconds(); w != g.window {
-		g.window, g.spent = w, fsm.Amount{}
+	g.own.add(g.m.State().Time(), playPeriod, bytes)
+	if p := g.budget.Period; p != 0 {
+		g.class.add(g.m.State().Time(), p, bytes)
+		if g.class.Operations > g.budget.Operations || bytes > 0 && g.class.Bytes > g.budget.Bytes {
+			g.rt.Fatalf("%s spends %+v in a window in which the class allows %+v", n.id, g.class.Amount, g.budget)
+		}
 	}
-	g.spent = fsm.Amount{Operations: g.spent.Operations + 1, Bytes: g.spent.Bytes + bytes}
 	var most fsm.Amount
 	for _, a := range g.allowed {
 		most = fsm.Amount{Operations: max(most.Operations, a.Operations), Bytes: max(most.Bytes, a.Bytes)}
 	}
-	if g.spent.Operations > most.Operations || bytes > 0 && g.spent.Bytes > most.Bytes {
-		g.rt.Fatalf("%s spends %+v in a window in which %+v is allowed", n.id, g.spent, most)
+	if g.own.Operations > most.Operations || bytes > 0 && g.own.Bytes > most.Bytes {
+		g.rt.Fatalf("%s spends %+v in a window in which %+v is allowed", n.id, g.own.Amount, most)
 	}
 }
 
@@ -131,11 +157,20 @@ func (g *game) deliver(c fsm.Command) {
 }
 
 func (g *game) change() {
-	l := g.limit
-	l.Operations, l.Bytes = uint64(rapid.IntRange(1, 60).Draw(g.rt, "operations")), uint64(rapid.IntRange(1, 600).Draw(g.rt, "bytes"))
-	before := g.allowed[0]
+	l, most := g.limit, 60
+	if g.budget != (fsm.Budget{}) {
+		most = 20 // a third
+	}
+	l.Operations, l.Bytes = uint64(rapid.IntRange(1, most).Draw(g.rt, "operations")), uint64(rapid.IntRange(1, 10*most).Draw(g.rt, "bytes"))
+	allowed, before := l.Amount, g.allowed[0]
+	if g.budget != (fsm.Budget{}) && rapid.IntRange(0, 2).Draw(g.rt, "none") == 0 {
+		l, allowed = fsm.UseLimit{}, fsm.Amount{Operations: g.budget.Operations, Bytes: g.budget.Bytes}
+	}
 	r := g.must(fsm.SetBudget{Name: "k", Limit: l})
-	g.limit, g.allowed[0] = l, l.Amount
+	g.allowed[0] = allowed
+	if l.Per != 0 {
+		g.limit = l
+	}
 	if r.Barrier != 0 {
 		g.allowed[r.Barrier] = before
 	}
@@ -206,15 +241,16 @@ func (g *game) step() {
 }
 
 // TestBudgetsAreNeverExceeded under any interleaving of reservations, returns, restarts, lapses, lowering, raising and time, with
-// nodes whose states lag and entries that come late, in another order, and twice.
+// nodes whose states lag and entries that come late, in another order, and twice; of a key alone, and of one whose class has a budget, too, which
+// comes into force each time the key's own limit is ended.
 func TestBudgetsAreNeverExceeded(t *testing.T) {
 	most := fsm.Amount{}
 	rapid.Check(t, func(rt *rapid.T) {
-		g := newGame(t, rt, rapid.Bool().Draw(rt, "exact"))
+		g := newGame(t, rt, rapid.Bool().Draw(rt, "exact"), rapid.Bool().Draw(rt, "class"))
 		for range rapid.IntRange(1, 150).Draw(rt, "steps") {
 			g.step()
 		}
-		most.Operations = max(most.Operations, g.spent.Operations)
+		most.Operations = max(most.Operations, g.own.Operations)
 	})
 	if most.Operations < 10 {
 		t.Errorf("at most %d operations were done: the game proves nothing", most.Operations)

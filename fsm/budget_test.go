@@ -60,7 +60,7 @@ func everyUseCommand() []fsm.Command {
 			Need: fsm.Amount{Operations: 6, Bytes: 7}, Waiting: fsm.Amount{Operations: 8, Bytes: 9}, Want: fsm.Amount{Operations: 10, Bytes: 11},
 		},
 		fsm.ReturnUse{Node: "n1", Boot: "b", Blocks: []fsm.UsedBlock{{Key: "k", Version: 1, Opened: 2, Used: operations(3)}}},
-		fsm.RecordUse{Node: "n1", Versions: []fsm.UsedVersion{{Key: "k", Version: 1}}},
+		fsm.RecordUse{Node: "n1", Versions: []fsm.UsedVersion{{Key: "k", Version: 1, Operations: 4}}},
 		fsm.LapseUse{Node: "n1"},
 	}
 }
@@ -192,9 +192,57 @@ func TestALapsedNodeIsNotWaitedForInTheNextWindow(t *testing.T) {
 	}
 }
 
+// worn are the rotations by uses that are due.
+func worn(s *fsm.State) (all []fsm.Due) {
+	for _, d := range s.Due(s.Time(), 10, nil) {
+		if d.Kind == fsm.DueUses {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// TestUsesOfEveryAlgorithmCount under a class that rotates by them: they are reported, and only there.
+func TestUsesOfEveryAlgorithmCount(t *testing.T) {
+	s, id := budgeted(t, "ed25519", fsm.UseLimit{})
+	s.raised()
+	class, _ := s.m.State().Class(fsm.ClassStandard)
+	class.Name, class.RotateUses = "busy", 100
+	s.must(fsm.CreateClass{Class: class})
+	if k := s.key("k"); s.m.State().CountsForRotation(&k) {
+		t.Error("class standard does not rotate by uses")
+	}
+	s.must(fsm.SetKeyClass{Name: "k", Class: "busy"})
+	if k := s.key("k"); !s.m.State().CountsForRotation(&k) {
+		t.Error("class busy does")
+	}
+	report := func(n uint64) {
+		s.must(fsm.RecordUse{Node: "n2", Versions: []fsm.UsedVersion{{Key: id, Version: 1, Operations: n}}})
+	}
+	report(99)
+	if len(worn(s.m.State())) != 0 {
+		t.Error("due after 99 uses of 100")
+	}
+	if next, some := s.m.State().NextDue(); some && !next.After(s.m.State().Time()) {
+		t.Errorf("something is due since %s", next)
+	}
+	report(1)
+	if next, some := s.m.State().NextDue(); !some || next.After(s.m.State().Time()) {
+		t.Error("nothing is due")
+	}
+	_, events := s.apply(fsm.ExecuteDue{Due: worn(s.m.State())[0], Material: material(1)})
+	if len(events) != 2 || events[0].Action != "key.rotate" || events[0].Detail != "uses=100" || s.key("k").Primary != 2 {
+		t.Errorf("%+v", events)
+	}
+	s.expect(fsm.CodeInvalid, fsm.RecordUse{Node: "n2", Versions: []fsm.UsedVersion{{Key: id, Version: 2, Operations: fsm.MaxUses + 1}}})
+	s.must(fsm.CreateKey{ID: fsm.KeyID(uuid("g")), Name: "g", Algorithm: "aes-256-gcm", Material: material(1)})
+	s.expect(fsm.CodeInvalid, fsm.RecordUse{Node: "n2", Versions: []fsm.UsedVersion{{Key: fsm.KeyID(uuid("g")), Version: 1, Operations: 1}}})
+}
+
 // TestTheBoundOfGCM: blocks come from it until it is reached, and the key is worn before.
 func TestTheBoundOfGCM(t *testing.T) {
 	s, id := budgeted(t, "aes-256-gcm", fsm.UseLimit{})
+	s.raised()
 	s.expect(fsm.CodeNotFound, fsm.ReserveUse{Node: "n1", Boot: "n1-1", Key: id, Version: 2, Seq: 1})
 	var opened, used, seq uint64
 	wornAt := uint64(0)
@@ -212,7 +260,7 @@ func TestTheBoundOfGCM(t *testing.T) {
 		}
 		b, _ := s.m.State().UsableBlock(id, 1, "n1", "n1-1")
 		opened, used = b.Opened, b.Reserved.Operations
-		if len(s.m.State().Worn()) > 0 && wornAt == 0 {
+		if len(worn(s.m.State())) > 0 && wornAt == 0 {
 			wornAt = used
 		}
 	}
@@ -220,11 +268,19 @@ func TestTheBoundOfGCM(t *testing.T) {
 		t.Errorf("%d encryptions were granted, and the key was worn at %d", used, wornAt)
 	}
 	m := fsm.New()
-	if err := m.Restore(strings.NewReader(string(snapshot(t, s.m.State())))); err != nil || len(m.State().Worn()) != 1 || m.State().Digest() != s.m.State().Digest() {
-		t.Fatalf("%v: restored, %d keys are worn", err, len(m.State().Worn()))
+	if err := m.Restore(strings.NewReader(string(snapshot(t, s.m.State())))); err != nil || len(worn(m.State())) != 1 || m.State().Digest() != s.m.State().Digest() {
+		t.Fatalf("%v: restored, %d keys are worn", err, len(worn(m.State())))
 	}
-	s.must(fsm.RotateKey{Name: "k", ID: id, Version: 2, Material: material(1)})
-	if len(s.m.State().Worn()) != 0 {
+	due := worn(s.m.State())[0]
+	stale := due
+	stale.Revision--
+	s.expect(fsm.CodeVersionConflict, fsm.ExecuteDue{Due: stale, Material: material(1)})
+	s.must(fsm.ExecuteDue{Due: due, Material: material(1)})
+	s.expect(fsm.CodeVersionConflict, fsm.ExecuteDue{Due: due, Material: material(1)})
+	if k := s.key("k"); k.Primary != 2 {
+		t.Errorf("the primary version is %d", k.Primary)
+	}
+	if len(worn(s.m.State())) != 0 {
 		t.Error("a rotated key is worn")
 	}
 	s.must(fsm.ReserveUse{Node: "n1", Boot: "n1-1", Key: id, Version: 2, Seq: 1, Need: operations(1)})

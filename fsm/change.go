@@ -48,21 +48,26 @@ func (x *execution) checkReason(c ChangeKey) (ChangeKey, error) {
 
 // demandChange: what takes a right away in an emergency needs nobody's approval; what cannot be undone, or gives back, may.
 func (x *execution) demandChange(c ChangeKey, k Key) error {
-	action := c.Action
-	if action == ActionRevoke {
-		action = revokedAs(c.Reason)
-	}
+	action := c.meaning()
 	if action == ActionSuspend || action == ActionCompromise {
 		return nil
 	}
 	return x.demand(k.Class, string(action))
 }
 
+// meaning is the action that a revocation comes to.
+func (c ChangeKey) meaning() KeyAction {
+	if c.Action == ActionRevoke {
+		return revokedAs(c.Reason)
+	}
+	return c.Action
+}
+
 func (x *execution) checkOccurred(c ChangeKey) error {
 	switch {
 	case c.OccurredAt.IsZero():
 		return nil
-	case c.Action != ActionCompromise && (c.Action != ActionRevoke || revokedAs(c.Reason) != ActionCompromise):
+	case c.meaning() != ActionCompromise:
 		return invalid("only a compromise has a date at which it occurred, not %s", c.Action)
 	case c.OccurredAt.After(x.now):
 		return invalid("a compromise at %s lies after the log's time, %s", stamp(c.OccurredAt), stamp(x.now))
@@ -90,13 +95,13 @@ func (x *execution) checkWait(c ChangeKey, k Key) (ChangeKey, error) {
 }
 
 // fitting lists the versions to change, ascending; CodeState when there is none.
-func fitting(k Key, c ChangeKey) ([]Version, error) {
+func fitting(k Key, c ChangeKey, level uint32) ([]Version, error) {
 	if c.Version != 0 {
 		v, ok := k.Version(c.Version)
 		if !ok {
 			return nil, refuse(CodeNotFound, "key %s has no version %d", k.Name, c.Version)
 		}
-		if _, ok := targetOf(c, v); !ok {
+		if _, ok := targetOf(c, v, level); !ok {
 			return nil, misfit(k, c, v)
 		}
 		return []Version{v.Version}, nil
@@ -106,7 +111,7 @@ func fitting(k Key, c ChangeKey) ([]Version, error) {
 		if c.Action == ActionDestroy && v.State == StateActive {
 			return nil, misfit(k, c, v)
 		}
-		if _, ok := targetOf(c, v); ok {
+		if _, ok := targetOf(c, v, level); ok {
 			fit = append(fit, v.Version)
 		}
 	}

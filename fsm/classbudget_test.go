@@ -72,3 +72,66 @@ func TestOtherClassesKeepTheirBlocks(t *testing.T) {
 		t.Errorf("n1 has %d", got)
 	}
 }
+
+// spend has n1 reserve, spend and give back as much as it can of what it asks for.
+func spend(s *stage, id fsm.KeyID, seq, want uint64) (spent uint64) {
+	s.t.Helper()
+	s.apply(fsm.ReserveUse{Node: "n1", Boot: "n1-1", Key: id, Seq: seq, Need: operations(want), Waiting: operations(want)})
+	b, has := s.m.State().UsableBlock(id, 0, "n1", "n1-1")
+	if !has {
+		return 0
+	}
+	s.must(fsm.ReturnUse{Node: "n1", Boot: "n1-1", Blocks: []fsm.UsedBlock{{Key: id, Opened: b.Opened, Used: b.Reserved}}})
+	return b.Reserved.Operations
+}
+
+// TestAnOwnLimitForgetsNothingOfTheClasss: what was spent of a class's budget counts while the key has a limit of its own, and after, however
+// often one is set and ended.
+func TestAnOwnLimitForgetsNothingOfTheClasss(t *testing.T) {
+	s, id := budgeted(t, "ed25519", fsm.UseLimit{})
+	s.raised()
+	class, _ := s.m.State().Class(fsm.ClassStandard)
+	class.Name, class.Budget = "cards", fsm.Budget{Operations: 2400, Period: 24 * time.Hour}
+	s.must(fsm.CreateClass{Class: class})
+	s.must(fsm.SetKeyClass{Name: "k", Class: "cards"})
+	s.settle()
+	total := spend(s, id, 1, 2000)
+	for i := range uint64(8) { // each hour has a limit of its own
+		s.must(fsm.SetBudget{Name: "k", Limit: fsm.UseLimit{Amount: operations(100), Per: time.Hour}})
+		s.settle()
+		s.clock = s.clock.Add(time.Hour)
+		total += spend(s, id, 10+2*i, 100)
+		s.must(fsm.SetBudget{Name: "k"})
+		s.settle()
+		total += spend(s, id, 11+2*i, 50)
+	}
+	if total != 2400 {
+		t.Errorf("%d operations in a day, of 2400", total)
+	}
+	s.clock = s.clock.Add(24 * time.Hour)
+	if got := spend(s, id, 90, 2400); got != 2400 {
+		t.Errorf("%d the next day", got)
+	}
+}
+
+// TestABlockThatEndsAfterAWindowBegan counts in it: n1 may have spent it there.
+func TestABlockThatEndsAfterAWindowBegan(t *testing.T) {
+	for name, end := range map[string]func(*stage){
+		"lapse":   func(s *stage) { s.must(fsm.LapseUse{Node: "n1"}); s.settle() },
+		"restart": func(s *stage) { s.unsealedAs("n1", "n1-2") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, id := budgeted(t, "ed25519", fsm.UseLimit{Amount: operations(120), Per: time.Hour})
+			s.raised()
+			s.must(fsm.ReserveUse{Node: "n1", Boot: "n1-1", Key: id, Seq: 1, Want: operations(1000)})
+			s.clock = s.clock.Add(time.Hour)
+			end(s)
+			s.expect(fsm.CodeBudget, fsm.ReserveUse{Node: "n2", Boot: "n2-1", Key: id, Seq: 1, Need: operations(111)})
+			s.must(fsm.ReserveUse{Node: "n2", Boot: "n2-1", Key: id, Seq: 2, Need: operations(110), Waiting: operations(110)})
+			s.clock = s.clock.Add(time.Hour) // n2 has its block, and nobody else has one
+			if got := s.m.State().Uses(s.key("k")); got.Reserved.Operations != 110 {
+				t.Errorf("an hour later %+v counts", got)
+			}
+		})
+	}
+}

@@ -223,6 +223,9 @@ func (s *State) breaks(c Class, k *Key) []ClassEffect {
 		if c.HardwareOnly && v.MadeInSoftware && !s.cluster.Dev {
 			add(v.Version, "hardware_only", "its material was made in a token without a hardware boundary")
 		}
+		if v.State == StateDestroyScheduled && s.FeatureLevel() >= levelOfRigour && v.DestroyAt.Sub(v.ChangedAt) < c.MinDestroyWait {
+			add(v.Version, "min_destroy_wait", "it is to be destroyed at "+stamp(v.DestroyAt)+", sooner after the order than the class allows: cancel that first (conclave key cancel-destroy)")
+		}
 	}
 	if u := s.UseRecord(k.ID); u != nil && s.FeatureLevel() >= levelOfBudgets && k.hasMaterial() && !u.Limit.within(c.Budget) {
 		add(0, "budget", "its own budget, "+u.Limit.String()+", is more than the class allows: lower it first (conclave key budget)")

@@ -38,7 +38,7 @@ type Class struct {
 	OriginatorPeriod time.Duration // how long a version makes new protection; zero: no end
 	RecipientPeriod  time.Duration // how long what it protected may be processed, at least OriginatorPeriod; zero: no end
 	RotateEvery      time.Duration // zero: never by time
-	RotateUses       uint64        // encryptions with a version, which only AES-GCM has counted (VersionUse.Protected); zero: never by uses
+	RotateUses       uint64        // of a version (VersionUse.Protected): encryptions with AES-GCM, what counts against a budget else; zero: never by uses
 	Budget           Budget
 
 	// MinDestroyWait is the shortest time from scheduling a destruction to doing it.
@@ -49,7 +49,7 @@ type Class struct {
 	Lease                 LeaseMode
 	LeaseDuration         time.Duration // AvailableLease for LeaseAvailable; zero otherwise
 	UsageLog              UsageLog
-	Exact                 bool // every use is committed before it is done, so that counts are exact
+	Exact                 bool // every use that counts against a budget is committed before it is done
 	DecryptWhileSuspended bool // with a reason
 
 	CreatedAt time.Time // zero: built in

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -22,7 +23,7 @@ func (x *execution) executeDue(c ExecuteDue) error {
 		return x.expireToken(c.Due)
 	case DueCeremony:
 		return x.expireCeremony(c.Due)
-	case DueRotate, DueActivate, DueDeactivate, DueProcessingEnd, DueDestroy:
+	case DueRotate, DueUses, DueActivate, DueDeactivate, DueProcessingEnd, DueDestroy:
 		return x.executeKeyDue(c)
 	default:
 		return invalid("nothing of kind %d becomes due", c.Kind)
@@ -38,11 +39,14 @@ func (x *execution) executeKeyDue(c ExecuteDue) error {
 	if err != nil {
 		return err
 	}
-	if k.Revision != c.Revision || !x.planned(k, c.Due) {
+	switch {
+	case k.Revision != c.Revision || !x.planned(k, c.Due):
 		return notDue(c.Due)
-	}
-	if c.Kind == DueRotate {
-		return x.rotateByDate(k, c)
+	case c.Kind == DueRotate:
+		return x.rotateAsDue(k, c, "due_at="+stamp(c.At))
+	case c.Kind == DueUses:
+		v, _ := x.UseRecord(k.ID).Version(c.Version)
+		return x.rotateAsDue(k, c, fmt.Sprintf("uses=%d", v.Protected.Total().Operations))
 	}
 	if c.Restricting() {
 		if err := x.roomForBarrier(); err != nil {
@@ -71,8 +75,12 @@ var dueActions = map[DueKind]string{
 	DueActivate: "key.activate", DueDeactivate: "key.deactivate", DueProcessingEnd: "key.end-processing", DueDestroy: "key.destroying",
 }
 
-// planned reports whether the index has the date, be it the version's own or its class's.
+// planned reports whether the index has the date, be it the version's own or its class's, or the version's uses make it due.
 func (x *execution) planned(k Key, d Due) bool {
+	if d.Kind == DueUses {
+		due, _ := x.wornDue(k.ID)
+		return due.Version == d.Version && due.At.Equal(d.At)
+	}
 	e := dueEntry{kind: d.Kind, at: d.At.UnixMilli(), subject: d.Subject, version: d.Version}
 	if _, own := x.schedule.Get(e); own {
 		return true
@@ -84,15 +92,15 @@ func (x *execution) planned(k Key, d Due) bool {
 	return period != 0 && byClass
 }
 
-// rotateByDate is a rotation whose material the leader, or a node that it asked, made. The class wants it, so nobody need approve it.
-func (x *execution) rotateByDate(k Key, c ExecuteDue) error {
+// rotateAsDue is a rotation whose material the leader, or a node that it asked, made. The class wants it, so nobody need approve it.
+func (x *execution) rotateAsDue(k Key, c ExecuteDue, detail string) error {
 	if len(k.Versions) >= MaxVersions {
 		return refuse(CodeLimit, "key %s has %d versions, which is the limit: create another key", k.Name, MaxVersions)
 	}
 	if err := x.checkRotation(k, c.Material); err != nil {
 		return err
 	}
-	x.addVersion(k, c.Material, time.Time{}, "key.rotate", "due_at="+stamp(c.At))
+	x.addVersion(k, c.Material, time.Time{}, "key.rotate", detail)
 	return nil
 }
 

@@ -90,6 +90,8 @@ func (x *execution) checkErasure(c RecordErasure) error {
 		return err
 	}
 	switch {
+	case len(c.Boot) > maxBoot && x.FeatureLevel() >= levelOfRigour:
+		return invalid("the boot id has %d bytes, at most %d", len(c.Boot), maxBoot)
 	case !slices.Contains(erasures, c.Erasure):
 		return invalid("%q is no kind of erasure", clip(string(c.Erasure)))
 	case len(c.Erased) == 0 || len(c.Erased) > MaxErased:

@@ -289,7 +289,7 @@ func (x *execution) changeKey(c ChangeKey) error {
 	if err := x.demandChange(c, k); err != nil {
 		return err
 	}
-	fit, err := fitting(k, c)
+	fit, err := fitting(k, c, x.FeatureLevel())
 	if err != nil {
 		return err
 	}
@@ -309,7 +309,7 @@ func (x *execution) applyChange(k Key, c ChangeKey, fit []Version) {
 		if !slices.Contains(fit, v.Version) {
 			continue
 		}
-		to, _ := targetOf(c, v)
+		to, _ := targetOf(c, v, x.FeatureLevel())
 		k.Versions[i] = changed(v, c, to, x.index, x.now)
 		if c.Action == ActionActivate && v.Version > k.Primary {
 			k.Primary = v.Version
@@ -327,6 +327,8 @@ func (x *execution) applyChange(k Key, c ChangeKey, fit []Version) {
 // changeDetail puts the dates that the state keeps into the log too, where they stay when the state moves on.
 func changeDetail(c ChangeKey, v KeyVersion) string {
 	switch {
+	case v.State == StateDestroyScheduled && c.meaning() == ActionCompromise:
+		return "occurred_at=" + stamp(v.OccurredAt)
 	case v.State == StateDestroyScheduled:
 		return "destroy_at=" + stamp(v.DestroyAt)
 	case v.State == StateCompromised && c.Action != ActionCancelDestroy, v.State == StateDestroyedCompromised:

@@ -1,6 +1,9 @@
 package fsm
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Feature levels. A release speaks the level that the log says and understands one more, its newest; so a cluster is upgraded node by
 // node at one level, and then raised by an entry, from which on every node speaks the next one. What a level changes:
@@ -8,13 +11,17 @@ import "fmt"
 //	1  the first
 //	2  snapshots of format 2; the digest of form 2, which keeps each key's part; MaxAllRequests
 //	3  exports (ExportKey, UpdateKey.NeverExportable), and that a rotation keeps the key's exportability; a key's own use budget lies within its class's
+//	4  a class's budget is counted beside a key's own; a block that ends counts once more in the window that begins; rotations by uses are carried
+//	   out as what is due, and uses of every algorithm are counted for them; planned dates ask for the approvals of what they do; a class's
+//	   least wait holds for destructions under way; a compromise is recorded of what is to be destroyed; the log's time includes refused entries
 const (
 	oldestLevel = 1
 	// FeatureLevel is the newest that this release understands: what a new cluster begins with.
-	FeatureLevel = 3
+	FeatureLevel = 4
 
 	levelOfExports = 3
 	levelOfBudgets = 3 // a key's own budget within its class's
+	levelOfRigour  = 4 // see above
 )
 
 // FeatureLevel is the one in force: what is proposed, written and computed is of this level.
@@ -28,6 +35,14 @@ func neededLevel(c Command) uint32 {
 	case UpdateKey:
 		if c.NeverExportable {
 			return levelOfExports
+		}
+	case ExecuteDue:
+		if c.Kind == DueUses {
+			return levelOfRigour
+		}
+	case RecordUse:
+		if slices.ContainsFunc(c.Versions, func(v UsedVersion) bool { return v.Operations > 0 }) {
+			return levelOfRigour
 		}
 	}
 	return oldestLevel

@@ -61,6 +61,7 @@ const (
 	maxAddress      = 261 // a DNS name of 253, a colon and a port
 	maxAlgorithms   = 64
 	maxShort        = 128 // bytes of boot ids, models, datacenters, algorithm names
+	maxBoot         = 36  // bytes of a boot id in a receipt, from feature level 4 on: a UUID; with longer ones a key's record could grow beyond maxRecord
 	maxLibrary      = 512 // bytes of a library's name and version, and of what a device lacks
 	maxActor        = 512
 	maxRecipient    = 256 // age1… is 62 today

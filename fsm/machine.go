@@ -64,8 +64,8 @@ func (m *Machine) Apply(index uint64, data []byte) (Result, []Event, error) {
 	if x.stop != nil {
 		return Result{}, nil, fmt.Errorf("applying index %d: %w", index, x.stop)
 	}
-	if result.Code != CodeOK && len(x.events) == 0 {
-		m.work.now = before // what is refused leaves no trace, its stamp included
+	if result.Code != CodeOK && len(x.events) == 0 && m.work.FeatureLevel() < levelOfRigour {
+		m.work.now = before // but the requests that it has made forget stay forgotten, so from that level on the time stays, too
 	}
 	return result, x.events, nil
 }

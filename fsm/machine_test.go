@@ -148,3 +148,22 @@ func TestKeyVersions(t *testing.T) {
 		t.Errorf("labels are not sorted: %v", k.Labels)
 	}
 }
+
+// TestAForgottenRequestIsNotExecutedAgain: an entry that is refused makes the log's time, and with it the horizon, go on, and what it made
+// forget is refused from then on, however early the next stamp is.
+func TestAForgottenRequestIsNotExecutedAgain(t *testing.T) {
+	s, _ := budgeted(t, "ed25519", fsm.UseLimit{})
+	s.raised()
+	suspend := fsm.Entry{Command: fsm.ChangeKey{Name: "k", Action: fsm.ActionSuspend, Reason: "doubt"}, Actor: alice, RequestID: s.requestID()}
+	if r, _ := s.applyEntry(suspend); r.Code != fsm.CodeOK {
+		t.Fatal(r)
+	}
+	s.must(fsm.ChangeKey{Name: "k", Action: fsm.ActionResume})
+	began := s.clock
+	s.clock = began.Add(fsm.RequestHorizon + time.Millisecond)
+	s.expect(fsm.CodeNotFound, fsm.ChangeKey{Name: "absent", Action: fsm.ActionResume})
+	s.clock = began.Add(fsm.RequestHorizon - time.Second)
+	if r, _ := s.applyEntry(suspend); r.Code != fsm.CodeRequestExpired {
+		t.Errorf("again: %+v", r)
+	}
+}

@@ -261,6 +261,9 @@ func (x *execution) redated(k Key, c UpdateKey) (Key, []string, error) {
 		}
 		return k, nil, nil
 	}
+	if err := x.demandDates(k.Class, c); err != nil {
+		return k, nil, err
+	}
 	if c.Version == 0 {
 		c.Version = k.Primary
 	}
@@ -297,6 +300,22 @@ func (x *execution) redated(k Key, c UpdateKey) (Key, []string, error) {
 	k.Versions = slices.Clone(k.Versions)
 	k.Versions[v.Version-1] = v
 	return k, told, nil
+}
+
+// demandDates: who may not do it today without others does not plan it for tomorrow without them.
+func (x *execution) demandDates(class string, c UpdateKey) error {
+	if x.FeatureLevel() < levelOfRigour {
+		return nil
+	}
+	if c.ActivateAt != nil {
+		if err := x.demand(class, string(ActionActivate)); err != nil {
+			return err
+		}
+	}
+	if c.DeactivateAt != nil && !c.DeactivateAt.IsZero() {
+		return x.demand(class, string(ActionDeactivate))
+	}
+	return nil
 }
 
 // checkAhead: a date is planned for the future of this log, and not beyond what anybody plans.

@@ -22,30 +22,23 @@ func (x *execution) reserveUse(c ReserveUse) error {
 		}
 	}
 	u := x.useOf(k)
-	limit := x.limitOf(k, &u, c.Version)
-	if limit.None() {
+	if x.standings(k, &u, c.Version)[0].limit.None() {
 		return nil // the node has not heard of it yet, and asks no more when it has
 	}
 	a, done := x.settle(u.account(c.Version), n, k, c)
+	u = x.charged(k, u, c.Version, a)
 	if !done {
-		if a, err = x.reserve(a, n, k, limit, c); err != nil {
+		if a, err = x.reserve(a, n, k, x.standings(k, &u, c.Version), c); err != nil {
 			return err
 		}
+		u = u.withAccount(c.Version, a)
 	}
-	u = u.withAccount(c.Version, a)
 	if c.Version != 0 && c.Used != (Amount{}) {
 		u = u.withVersion(c.Version, func(v *VersionUse) { v.LastUsed = toMillis(x.now) })
 	}
 	x.beginLedger()
 	x.setUse(k.ID, u)
 	return nil
-}
-
-func (s *State) limitOf(k *Key, u *Use, v Version) UseLimit {
-	if v != 0 {
-		return UseLimit{Amount: Amount{Operations: gcmLimit}}
-	}
-	return s.limitIn(k, u.Limit)
 }
 
 // settle takes over what the process says of the block it has, and takes for spent what its node's earlier processes had. Done: there
@@ -73,26 +66,26 @@ func (x *execution) settle(a UseAccount, n *Node, k *Key, c ReserveUse) (_ UseAc
 	return a, !x.usable(k, c.Version, b)
 }
 
-// reserve grants what the limit allows.
-func (x *execution) reserve(a UseAccount, n *Node, k *Key, limit UseLimit, c ReserveUse) (UseAccount, error) {
+// reserve grants what all limits allow.
+func (x *execution) reserve(a UseAccount, n *Node, k *Key, limits []standing, c ReserveUse) (UseAccount, error) {
 	i := a.find(n.ID, c.Boot)
 	b := UseBlock{Node: n.ID, Boot: n.UnsealedBoot, Opened: x.index}
 	if i >= 0 {
 		b = a.Blocks[i]
 	}
-	total, own, nodes := a.Total(), b.Left(), uint64(max(1, x.nodes.Len()))
-	operations, fits := asking{
-		limit: limit.Operations, total: total.Operations, own: own.Operations, nodes: nodes, exact: limit.Exact,
-		need: c.Need.Operations, waits: max(c.Need.Operations, c.Waiting.Operations), want: c.Want.Operations,
-	}.grant()
-	bytes, fitToo := asking{
-		limit: limit.Bytes, total: total.Bytes, own: own.Bytes, nodes: nodes, exact: limit.Exact,
-		need: c.Need.Bytes, waits: max(c.Need.Bytes, c.Waiting.Bytes), want: c.Want.Bytes,
-	}.grant()
-	if !fits || !fitToo {
-		return a, x.exhausted(k, limit, c)
+	held, nodes := UseAccount{Blocks: a.Blocks}.Total(), uint64(max(1, x.nodes.Len()))
+	var more Amount
+	for i, l := range limits {
+		grant, fits := l.grant(held, b.Left(), nodes, c)
+		switch {
+		case !fits:
+			return a, x.exhausted(k, l.limit, c)
+		case i == 0:
+			more = grant
+		default:
+			more = more.capped(grant, l.limit.Amount)
+		}
 	}
-	more := Amount{operations, bytes}
 	if more == (Amount{}) && c.Need == (Amount{}) {
 		return a, refuse(CodeBudget, "what remains of the budget of key %s is too little for a reserve", k.Name)
 	}
@@ -102,6 +95,20 @@ func (x *execution) reserve(a UseAccount, n *Node, k *Key, limit UseLimit, c Res
 		return a, nil
 	}
 	return a.with(i, b), nil
+}
+
+// grant is what one limit allows a process beside what it has in hand, if that and held, which is in all hands, are to be spent of it.
+func (l standing) grant(held, own Amount, nodes uint64, c ReserveUse) (Amount, bool) {
+	total := l.spent.plus(held)
+	operations, fits := asking{
+		limit: l.limit.Operations, total: total.Operations, own: own.Operations, nodes: nodes, exact: l.limit.Exact,
+		need: c.Need.Operations, waits: max(c.Need.Operations, c.Waiting.Operations), want: c.Want.Operations,
+	}.grant()
+	bytes, fitToo := asking{
+		limit: l.limit.Bytes, total: total.Bytes, own: own.Bytes, nodes: nodes, exact: l.limit.Exact,
+		need: c.Need.Bytes, waits: max(c.Need.Bytes, c.Waiting.Bytes), want: c.Want.Bytes,
+	}.grant()
+	return Amount{operations, bytes}, fits && fitToo
 }
 
 // exhausted says what is used up and when there is more.

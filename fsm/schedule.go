@@ -21,13 +21,14 @@ const (
 	DueDestroy       DueKind = 5 // a scheduled destruction
 	DueToken         DueKind = 6 // a join token expires
 	DueCeremony      DueKind = 7 // an open ceremony expires
+	DueUses          DueKind = 8 // a key's primary version was used as often as its class, or AES-GCM, allows: a rotation, too
 
 	awaitsReceipts DueKind = 100 // never due: versions whose erasure nodes have still to report
 )
 
 var dueNames = map[DueKind]string{
 	DueRotate: "rotate", DueActivate: "activate", DueDeactivate: "deactivate", DueProcessingEnd: "end-processing", DueDestroy: "destroy",
-	DueToken: "expire-token", DueCeremony: "expire-ceremony",
+	DueToken: "expire-token", DueCeremony: "expire-ceremony", DueUses: "rotate",
 }
 
 // String is the kind in a word.
@@ -35,7 +36,7 @@ func (k DueKind) String() string { return dueNames[k] }
 
 // control of a class that makes it due.
 func (k DueKind) control() string {
-	return map[DueKind]string{DueRotate: "rotate_every", DueDeactivate: "originator_period", DueProcessingEnd: "recipient_period"}[k]
+	return map[DueKind]string{DueRotate: "rotate_every", DueUses: "rotate_uses", DueDeactivate: "originator_period", DueProcessingEnd: "recipient_period"}[k]
 }
 
 // Due is something that the leader's scheduler must have carried out. Together with the revision of its object it can be carried out
@@ -264,6 +265,14 @@ func (s *State) Due(at time.Time, limit int, skip func(Due) bool) []Due {
 			return n < limit
 		})
 	}
+	n := 0
+	s.walkWorn(func(d Due) bool {
+		if skip == nil || !skip(d) {
+			all = append(all, d)
+			n++
+		}
+		return n < limit
+	})
 	for _, c := range s.ceremonies {
 		if d := (Due{Kind: DueCeremony, Subject: string(c.ID), At: c.ExpiresAt}); c.open() && c.expired(at) && (skip == nil || !skip(d)) {
 			all = append(all, d)
@@ -286,6 +295,7 @@ func (s *State) NextDue() (time.Time, bool) {
 	for _, l := range s.lanes() {
 		s.walk(l, func(d Due) bool { note(d.At); return false })
 	}
+	s.walkWorn(func(d Due) bool { note(d.At); return false })
 	for _, c := range s.ceremonies {
 		if c.open() {
 			note(c.ExpiresAt)

@@ -38,15 +38,18 @@ func compromiseTarget(from KeyState) (KeyState, bool) {
 }
 
 // targetOf adds the actions whose target depends on more than the state.
-func targetOf(c ChangeKey, v KeyVersion) (KeyState, bool) {
-	switch c.Action {
-	case ActionRevoke:
-		return target(revokedAs(c.Reason), v.State)
+func targetOf(c ChangeKey, v KeyVersion, level uint32) (KeyState, bool) {
+	switch action := c.meaning(); action {
+	case ActionCompromise:
+		if v.State == StateDestroyScheduled && level >= levelOfRigour { // it stays so, and a cancel finds it compromised
+			return StateDestroyScheduled, v.Before != StateCompromised
+		}
+		return target(action, v.State)
 	case ActionCancelDestroy:
 		// Never to active: whatever was relied on while the destruction was announced may be gone elsewhere.
 		return v.Before, v.State == StateDestroyScheduled && v.Before != StateActive && v.Before != StateUnknown
 	default:
-		return target(c.Action, v.State)
+		return target(action, v.State)
 	}
 }
 
@@ -61,6 +64,10 @@ func revokedAs(reason string) KeyAction {
 // changed returns v after c, at an index and a log time; to is what targetOf said.
 func changed(v KeyVersion, c ChangeKey, to KeyState, index uint64, now time.Time) KeyVersion {
 	from := v.State
+	if from == to {
+		v.Before, v.Reason = StateCompromised, c.Reason
+		return v.compromised(c, now)
+	}
 	v.State, v.ChangedAt, v.ChangedIndex = to, now, index
 	if c.Action != ActionDestroy && c.Action != ActionCancelDestroy && c.Action != ActionActivate {
 		v.Reason = c.Reason // a destruction leaves the reason of the state to which a cancel returns; the log has its own
@@ -73,10 +80,7 @@ func changed(v KeyVersion, c ChangeKey, to KeyState, index uint64, now time.Time
 		}
 	case StateCompromised, StateDestroyedCompromised:
 		if from != StateDestroyScheduled { // a cancel returns to what was recorded then
-			v.CompromisedAt, v.OccurredAt = now, c.OccurredAt
-			if c.OccurredAt.IsZero() {
-				v.OccurredAt = now
-			}
+			v = v.compromised(c, now)
 		}
 	case StateDestroyScheduled:
 		v.Before, v.DestroyAt = from, now.Add(c.After)
@@ -85,6 +89,14 @@ func changed(v KeyVersion, c ChangeKey, to KeyState, index uint64, now time.Time
 	}
 	if from == StateDestroyScheduled {
 		v.Before, v.DestroyAt = StateUnknown, time.Time{}
+	}
+	return v
+}
+
+func (v KeyVersion) compromised(c ChangeKey, now time.Time) KeyVersion {
+	v.CompromisedAt, v.OccurredAt = now, c.OccurredAt
+	if c.OccurredAt.IsZero() {
+		v.OccurredAt = now
 	}
 	return v
 }

@@ -89,6 +89,17 @@ func (a Amount) max(b Amount) Amount {
 	return Amount{max(a.Operations, b.Operations), max(a.Bytes, b.Bytes)}
 }
 
+// capped is a, and no more than grant of what limit limits.
+func (a Amount) capped(grant, limit Amount) Amount {
+	if limit.Operations != 0 {
+		a.Operations = min(a.Operations, grant.Operations)
+	}
+	if limit.Bytes != 0 {
+		a.Bytes = min(a.Bytes, grant.Bytes)
+	}
+	return a
+}
+
 // within keeps a sum of amounts from wrapping.
 func (a Amount) within(most uint64) bool { return a.Operations <= most && a.Bytes <= most }
 

@@ -29,8 +29,7 @@ func (x *execution) setBudget(c SetBudget) error {
 		return err
 	}
 	old := x.UseLimit(&k)
-	u := x.useOf(&k)
-	u.Limit = c.Limit
+	u := x.withLimit(&k, x.useOf(&k), c.Limit)
 	limit := x.limitIn(&k, c.Limit)
 	if !limit.permits(old) {
 		if err := x.roomForBarrier(); err != nil {
@@ -52,6 +51,21 @@ func (x *execution) setBudget(c SetBudget) error {
 		Action: "key.budget", Subject: keySubject(k.Name), SubjectID: string(k.ID), From: old.String(), To: limit.String(),
 	})
 	return nil
+}
+
+// withLimit is u under another limit of the key's own. What the present window of the class's budget has seen goes with it.
+func (x *execution) withLimit(k *Key, u Use, limit UseLimit) Use {
+	had, has := !u.Limit.None(), !limit.None()
+	u.Limit = limit
+	switch {
+	case x.FeatureLevel() < levelOfRigour || x.classLimit(k).None():
+		u.Class = Spending{}
+	case has && !had:
+		u.Class = Spending{Window: u.Window, Spent: u.Limited.Spent}
+	case had && !has:
+		u.Window, u.Limited.Spent, u.Class = u.Class.Window, u.Class.Spent, Spending{}
+	}
+	return u
 }
 
 // checkOwnBudget: what a class forces on its keys, one of them does not lift by itself.
@@ -147,7 +161,7 @@ func (x *execution) returnBlock(n *Node, b UsedBlock) {
 	default:
 		return
 	}
-	u = u.withAccount(b.Version, a)
+	u = x.charged(k, u, b.Version, a)
 	if b.Version != 0 && b.Used != (Amount{}) {
 		u = u.withVersion(b.Version, func(v *VersionUse) { v.LastUsed = toMillis(x.now) })
 	}
@@ -162,6 +176,11 @@ func (x *execution) recordUse(c RecordUse) error {
 	if len(c.Versions) > maxUseItems {
 		return invalid("an entry records the use of at most %d versions, not %d", maxUseItems, len(c.Versions))
 	}
+	for _, used := range c.Versions {
+		if k, found := x.KeyByID(used.Key); found && !used.counts(k.Algorithm) {
+			return invalid("%d uses of key %s version %d: those of keys for %s are not reported in that way, or not so many", used.Operations, k.Name, used.Version, k.Algorithm)
+		}
+	}
 	x.beginLedger()
 	for _, used := range c.Versions {
 		k, found := x.KeyByID(used.Key)
@@ -169,7 +188,10 @@ func (x *execution) recordUse(c RecordUse) error {
 			continue
 		}
 		u := x.useOf(&k)
-		x.setUse(k.ID, u.withVersion(used.Version, func(v *VersionUse) { v.LastUsed = toMillis(x.now) }))
+		x.setUse(k.ID, u.withVersion(used.Version, func(v *VersionUse) {
+			v.LastUsed = toMillis(x.now)
+			v.Protected.Spent.Operations = min(v.Protected.Spent.Operations+used.Operations, MaxUses)
+		}))
 	}
 	return nil
 }

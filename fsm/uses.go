@@ -11,14 +11,22 @@ type Use struct {
 	Limit    UseLimit     // the key's own; zero: none
 	Window   int64        // beginning of the window that Limited counts in, Unix milliseconds
 	Limited  UseAccount   // against the limit in force
+	Class    Spending     // against the class's budget, while the key has a limit of its own; its blocks are those of Limited
 	Versions []VersionUse // ascending, those that were used
+}
+
+// Spending is what was spent in a window.
+type Spending struct {
+	Window int64 // its beginning, Unix milliseconds
+	Spent  Amount
 }
 
 // VersionUse is what is known of the uses of a version.
 type VersionUse struct {
 	Version  Version
 	LastUsed int64 // log time of the latest entry that speaks of a use, Unix milliseconds; 0: none does
-	// Protected counts encryptions against the bound of AES-GCM; empty for other algorithms.
+	// Protected counts encryptions against the bound of AES-GCM. Of other algorithms it has only what was spent, of all uses that count, and
+	// only under a class that rotates by them.
 	Protected UseAccount
 }
 
@@ -123,20 +131,76 @@ func (s *State) spendable(b UseBlock) bool {
 	return member && n.UnsealedBoot == b.Boot && (ended == 0 || !s.BarrierDone(ended))
 }
 
-// useOf is the record of a key as it is now: in a new window nothing is spent, and what may still be spent of blocks counts in it too,
-// because nobody knows yet when that was or will be.
+// useOf is the record of a key as it is now: in a new window nothing is spent, but all that is in hand counts in it too, because nobody knows yet
+// when that was or will be spent.
 func (s *State) useOf(k *Key) Use {
 	var u Use
 	if old := s.UseRecord(k.ID); old != nil {
 		u = *old
 	}
+	if class := s.classLimit(k); !class.None() && s.twofold(&u) {
+		if start := class.window(s.now); start > u.Class.Window {
+			u.Class = Spending{Window: start}
+		}
+	}
 	limit := s.limitIn(k, u.Limit)
 	if start := limit.window(s.now); start > u.Window {
 		u.Window = start
-		u.Limited.Spent = Amount{}
-		u.Limited.Blocks = slices.DeleteFunc(slices.Clone(u.Limited.Blocks), func(b UseBlock) bool { return !s.spendable(b) })
+		s.roll(k, &u)
 	}
 	return u
+}
+
+// roll begins a window. Blocks that nobody can be spending any more are dropped; what was left of them may have been spent in this window,
+// because it can have begun before they ended, so it counts in it as spent.
+func (s *State) roll(k *Key, u *Use) {
+	var lost Amount
+	u.Limited.Spent = Amount{}
+	u.Limited.Blocks = slices.DeleteFunc(slices.Clone(u.Limited.Blocks), func(b UseBlock) bool {
+		if s.spendable(b) {
+			return false
+		}
+		lost = lost.plus(b.Left())
+		return true
+	})
+	if s.FeatureLevel() >= levelOfRigour {
+		a := u.Limited
+		a.Spent = lost
+		*u = s.charged(k, *u, 0, a)
+	}
+}
+
+// classLimit is the budget that a key's class gives it.
+func (s *State) classLimit(k *Key) UseLimit { return s.limitIn(k, UseLimit{}) }
+
+// twofold: beside the key's own limit its class's is counted, so that setting, changing or ending the own one forgets nothing that the
+// class's window has seen.
+func (s *State) twofold(u *Use) bool { return s.FeatureLevel() >= levelOfRigour && !u.Limit.None() }
+
+// charged is u with another account of what was spent: of a version, or (0) of the limits.
+func (s *State) charged(k *Key, u Use, v Version, a UseAccount) Use {
+	if v == 0 && s.twofold(&u) && !s.classLimit(k).None() {
+		u.Class.Spent = u.Class.Spent.plus(a.Spent.minus(u.Limited.Spent))
+	}
+	return u.withAccount(v, a)
+}
+
+// standing is a limit and what was spent of it, blocks in hand not counted.
+type standing struct {
+	limit UseLimit
+	spent Amount
+}
+
+// standings are all limits that a reservation has to fit into.
+func (s *State) standings(k *Key, u *Use, v Version) []standing {
+	if v != 0 {
+		return []standing{{UseLimit{Amount: Amount{Operations: gcmLimit}}, u.account(v).Spent}}
+	}
+	all := []standing{{s.limitIn(k, u.Limit), u.Limited.Spent}}
+	if class := s.classLimit(k); !class.None() && s.twofold(u) {
+		all = append(all, standing{class, u.Class.Spent})
+	}
+	return all
 }
 
 // setUse stores the record of a key, and remembers the key if its newest used version is worn.
@@ -169,17 +233,23 @@ func (s *State) wears(id KeyID, a UseAccount) bool {
 	return c != nil && c.RotateUses > 0 && a.Spent.Operations >= c.RotateUses
 }
 
-// Worn lists the keys whose primary version nears the bound of AES-GCM or was used as often as its class allows, by id: their leader
-// rotates them.
-func (s *State) Worn() []Key {
-	var all []Key
-	s.worn.Scan(func(id KeyID, v Version) bool {
-		if k, found := s.KeyByID(id); found && k.Primary == v && k.PrimaryVersion().State == StateActive {
-			all = append(all, k)
-		}
-		return true
+// wornDue is the rotation of a key that is due because its primary version nears the bound of AES-GCM or was used as often as its class allows.
+// Its date is that of the version's activation, so it is the same however often it is looked for.
+func (s *State) wornDue(id KeyID) (Due, bool) {
+	v, worn := s.worn.Get(id)
+	k, found := s.KeyByID(id)
+	if !worn || !found || k.Primary != v || k.PrimaryVersion().State != StateActive || k.successorWaits() || s.FeatureLevel() < levelOfRigour {
+		return Due{}, false
+	}
+	return Due{Kind: DueUses, Subject: string(k.Name), Version: v, At: k.PrimaryVersion().ActivatedAt, Revision: k.Revision}, true
+}
+
+// walkWorn goes through the rotations by uses that are due, by the keys' ids.
+func (s *State) walkWorn(yield func(Due) bool) {
+	s.worn.Scan(func(id KeyID, _ Version) bool {
+		d, due := s.wornDue(id)
+		return !due || yield(d)
 	})
-	return all
 }
 
 // HeldBlock is the block of a process, whether it may be spent or not.

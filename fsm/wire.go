@@ -42,7 +42,7 @@ func texts[B, A ~string](in []A) []B {
 	return mapped(in, func(a A) B { return B(a) })
 }
 
-// hash32 takes exactly 32 bytes; anything else is the zero hash, which no check accepts.
+// hash32 takes exactly 32 bytes; anything else is the zero hash.
 func hash32(b []byte) (h [32]byte) {
 	if len(b) == len(h) {
 		copy(h[:], b)

@@ -99,16 +99,17 @@ func usedBlockFromWire(w *fsmpb.UsedBlock) UsedBlock {
 }
 
 func usedVersionToWire(v UsedVersion) *fsmpb.UsedVersion {
-	return &fsmpb.UsedVersion{KeyId: string(v.Key), Version: uint32(v.Version)}
+	return &fsmpb.UsedVersion{KeyId: string(v.Key), Version: uint32(v.Version), Operations: v.Operations}
 }
 
 func usedVersionFromWire(w *fsmpb.UsedVersion) UsedVersion {
-	return UsedVersion{Key: KeyID(w.GetKeyId()), Version: Version(w.GetVersion())}
+	return UsedVersion{Key: KeyID(w.GetKeyId()), Version: Version(w.GetVersion()), Operations: w.GetOperations()}
 }
 
 func useToWire(id KeyID, u *Use) *fsmpb.KeyUse {
 	return &fsmpb.KeyUse{
 		KeyId: string(id), Limit: limitToWire(u.Limit), WindowMs: u.Window, Limited: accountToWire(u.Limited),
+		ClassWindowMs: u.Class.Window, ClassSpent: amountToWire(u.Class.Spent),
 		Versions: mapped(u.Versions, func(v VersionUse) *fsmpb.VersionUse {
 			return &fsmpb.VersionUse{Version: uint32(v.Version), LastUsedMs: v.LastUsed, Protected: accountToWire(v.Protected)}
 		}),
@@ -134,6 +135,7 @@ func (s *State) restoreUse(w *fsmpb.KeyUse) error {
 		return invalid("uses of a key that is not there")
 	}
 	u := Use{Limit: limitFromWire(w.GetLimit()), Window: w.GetWindowMs(), Limited: s.accountFromWire(w.GetLimited())}
+	u.Class = Spending{Window: w.GetClassWindowMs(), Spent: amountFromWire(w.GetClassSpent())}
 	for i, v := range w.GetVersions() {
 		if i > 0 && v.GetVersion() <= w.GetVersions()[i-1].GetVersion() {
 			return invalid("the versions of a key's uses do not ascend")

@@ -60,7 +60,7 @@ func lifecycleCommandToWire(command Command) proto.Message {
 		w := &fsmpb.ExecuteDue{
 			Kind: uint32(c.Kind), Subject: c.Subject, Version: uint32(c.Version), AtMs: toMillis(c.At), Revision: c.Revision,
 		}
-		if c.Kind == DueRotate {
+		if c.Kind == DueRotate || c.Kind == DueUses {
 			w.Material = materialToWire(c.Material)
 		}
 		return w
@@ -122,7 +122,7 @@ func lifecycleCommandFromWire(message proto.Message) Command {
 
 // dueKindFromWire keeps a number outside the table from wrapping into a known kind.
 func dueKindFromWire(n uint32) DueKind {
-	if n > uint32(DueCeremony) {
+	if n > uint32(DueUses) {
 		return 0
 	}
 	return DueKind(n)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/conclave-vault/conclave/fsm"
 	"github.com/conclave-vault/conclave/vault/guard"
 	"github.com/conclave-vault/conclave/vault/policy"
@@ -138,51 +136,4 @@ func (v *Vault) beginUses(s *fsm.State) {
 			v.log.Info("that uses are recorded is not in the log yet", "err", err)
 		}
 	})
-}
-
-// rotatePause is kept after a rotation that failed: there are a billion encryptions left.
-const rotatePause = 30 * time.Second
-
-// rotateWorn makes the leader replace versions that near the bound of AES-GCM, or that were used as often as their class allows.
-func (v *Vault) rotateWorn(s *fsm.State) {
-	if !v.cfg.Proposer.IsLeader() || v.unsealed(s) != nil || len(s.Worn()) == 0 {
-		return
-	}
-	v.once(&v.rotating, func(ctx context.Context) {
-		for _, k := range v.state().Worn() {
-			err := v.rotateOwn(ctx, k)
-			if err == nil {
-				v.log.Info("a key was rotated because of how often its version was used", "key_id", k.ID, "version", k.Primary)
-				continue
-			}
-			v.log.Warn("a key was used often enough to be rotated and could not be; rotate it with: conclave key rotate", "key_id", k.ID, "err", err)
-			select {
-			case <-time.After(rotatePause):
-			case <-ctx.Done():
-			}
-			return
-		}
-	})
-}
-
-// rotateOwn rotates in this node's own name.
-func (v *Vault) rotateOwn(ctx context.Context, k fsm.Key) error {
-	if err := v.readyToLead(ctx); err != nil {
-		return err
-	}
-	next, m, err := v.nextMaterial(ctx, v.state(), k)
-	if err != nil {
-		return err
-	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return err
-	}
-	r, err := v.commit(ctx, fsm.Entry{
-		Command: fsm.RotateKey{Name: k.Name, ID: k.ID, Version: next, Material: m}, Actor: v.actor(), RequestID: fsm.RequestID(id.String()),
-	})
-	if err != nil {
-		return err
-	}
-	return refused(r)
 }

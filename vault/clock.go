@@ -27,47 +27,90 @@ const (
 // stamp is the time that this leader puts into an entry. Log time never goes back, so one stamp of a clock that is hours ahead would
 // make every later request look expired; the median of the nodes' clocks is what one wrong clock cannot move.
 func (v *Vault) stamp(ctx context.Context) time.Time {
-	if c := v.compared.Load(); c == nil || v.stepped(*c) {
-		v.compareClock(ctx)
+	now, c := v.tellTime(ctx)
+	if c.off.Abs() > clockTolerance {
+		return now.Add(c.off)
 	}
-	if off := time.Duration(v.clockOffset.Load()); off.Abs() > clockTolerance {
-		return v.cfg.Now().Add(off)
-	}
-	return v.cfg.Now()
+	return now
 }
 
-// comparison remembers when the clocks were compared, by the wall clock and by the monotonic one.
-type comparison struct{ wall, monotonic time.Time }
-
-// stepped: the wall clock was set since the last comparison.
-func (v *Vault) stepped(c comparison) bool {
-	byWall := v.cfg.Now().Round(0).Sub(c.wall.Round(0))
-	return (byWall - time.Since(c.monotonic)).Abs() > clockTolerance
+// comparison is what came of comparing the clocks, and when it was by the wall clock and by the monotonic one.
+type comparison struct {
+	wall, monotonic time.Time
+	off             time.Duration // how far the median of the nodes' clocks is ahead of this one's
+	sure            bool          // a majority answered
 }
 
-// compareClock asks every node for its wall clock and keeps the median's distance from this one's. Of two middle ones the earlier
-// counts: a stamp that is too early does no harm. Nodes that do not answer have no say.
-func (v *Vault) compareClock(ctx context.Context) {
-	v.compared.Store(&comparison{wall: v.cfg.Now(), monotonic: time.Now()})
-	offsets := v.clockOffsets(ctx)
-	if len(offsets) == 0 {
-		return
-	}
-	slices.Sort(offsets)
-	off := offsets[(len(offsets)-1)/2]
-	before := time.Duration(v.clockOffset.Swap(int64(off)))
-	if off.Abs() > clockTolerance && before.Abs() <= clockTolerance {
-		v.log.Error("this leader's clock is wrong: set it; dated writes are refused, what is due waits, other entries are stamped by the median of the nodes' clocks", "off_by", -off)
-	}
+// step is how far the wall clock, which says now, was set since the comparison.
+func (c *comparison) step(now time.Time) time.Duration {
+	return now.Round(0).Sub(c.wall.Round(0)) - time.Since(c.monotonic)
 }
 
-// clockFit refuses while this leader's clock is more than clockTolerance off the median of the nodes' clocks. What only needs a stamp
-// goes on, by the median: a seal or a suspension must not wait until somebody sets a clock. What plans or carries out a date waits: the
-// leader that can tell the time must be the one that says what time it is.
+func (c *comparison) stepped(now time.Time) bool {
+	return c == nil || c.step(now).Abs() > clockTolerance
+}
+
+// continued is what is known at a later time of the wall clock without asking anybody.
+func (c *comparison) continued(now time.Time) *comparison {
+	next := &comparison{wall: now, monotonic: time.Now()}
+	if c != nil {
+		next.off = c.off - c.step(now)
+	}
+	return next
+}
+
+// tellTime reads the wall clock, with a comparison that it has not been set since.
+func (v *Vault) tellTime(ctx context.Context) (time.Time, comparison) {
+	now, c := v.cfg.Now(), v.compared.Load()
+	if c.stepped(now) {
+		c = v.compareClock(ctx, func(last *comparison) bool { return last.stepped(v.cfg.Now()) })
+		now = v.cfg.Now()
+	}
+	return now, *c
+}
+
+// compareClock asks every node for its wall clock, unless the latest comparison needs none any more, and keeps the median's distance from
+// this one's. Of two middle ones the earlier counts: a stamp that is too early does no harm. One at a time: nobody may stamp by the former
+// comparison while it is under way. Where no majority answers, nobody has a say: what was known goes on, with what the wall clock was
+// set by since, and nothing is sure.
+func (v *Vault) compareClock(ctx context.Context, needed func(*comparison) bool) *comparison {
+	if v.comparing.take(ctx) != nil {
+		return v.compared.Load().continued(v.cfg.Now())
+	}
+	defer v.comparing.give()
+	last := v.compared.Load()
+	if !needed(last) {
+		return last
+	}
+	nodes := v.state().Nodes()
+	offsets := v.clockOffsets(context.WithoutCancel(ctx), nodes) // no longer than clockWait, and for others too
+	c := last.continued(v.cfg.Now())
+	if len(offsets) > len(nodes)/2 {
+		slices.Sort(offsets)
+		c.off, c.sure = offsets[(len(offsets)-1)/2], true
+	}
+	v.compared.Store(c)
+	if c.off.Abs() > clockTolerance && (last == nil || last.off.Abs() <= clockTolerance) {
+		v.log.Error("this leader's clock is wrong: set it; dated writes are refused, what is due waits, other entries are stamped by the median of the nodes' clocks", "off_by", -c.off)
+	}
+	return c
+}
+
+func always(*comparison) bool { return true }
+
+// clockFit refuses while this leader's clock is more than clockTolerance off the median of the nodes' clocks, or cannot be compared. What only
+// needs a stamp goes on, by the median: a seal or a suspension must not wait until somebody sets a clock. What plans or carries out a date
+// waits: the leader that can tell the time must be the one that says what time it is.
 func (v *Vault) clockFit(ctx context.Context) error {
-	v.stamp(ctx) // compares if it is time to
-	if off := time.Duration(v.clockOffset.Load()); off.Abs() > clockTolerance {
-		return fmt.Errorf("%w: node %s is %s off the median of the nodes' clocks; set its clock, or make another node lead", ErrClock, v.cfg.Node, -off.Round(time.Second))
+	_, c := v.tellTime(ctx)
+	if !c.sure {
+		c = *v.compareClock(ctx, func(last *comparison) bool { return !last.sure })
+	}
+	switch {
+	case c.off.Abs() > clockTolerance:
+		return fmt.Errorf("%w: node %s is %s off the median of the nodes' clocks; set its clock, or make another node lead", ErrClock, v.cfg.Node, -c.off.Round(time.Second))
+	case !c.sure:
+		return fmt.Errorf("%w: node %s could not compare its clock with a majority of the nodes' within %s; try again", ErrClock, v.cfg.Node, clockWait)
 	}
 	return nil
 }
@@ -92,19 +135,24 @@ func dated(c fsm.Command) bool {
 
 // clockAlarm says in a node's status what is wrong with its clock, while it leads.
 func (v *Vault) clockAlarm() string {
-	if off := time.Duration(v.clockOffset.Load()); off.Abs() > clockTolerance && v.cfg.Proposer.IsLeader() {
-		return fmt.Sprintf("its clock is %s off the others'", -off.Round(time.Second))
+	c := v.compared.Load()
+	switch {
+	case c == nil || !v.cfg.Proposer.IsLeader():
+		return ""
+	case c.off.Abs() > clockTolerance:
+		return fmt.Sprintf("its clock is %s off the others'", -c.off.Round(time.Second))
+	case !c.sure:
+		return "too few nodes tell it the time to compare its clock"
 	}
 	return ""
 }
 
 // clockOffsets are how far the clocks of the nodes that answer in time are ahead of this one's.
-func (v *Vault) clockOffsets(ctx context.Context) (offsets []time.Duration) {
+func (v *Vault) clockOffsets(ctx context.Context, nodes []fsm.Node) (offsets []time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, clockWait)
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel()
-	nodes := v.state().Nodes()
 	answers, late := make(chan *time.Duration, len(nodes)), (<-chan time.Time)(nil)
 	for _, n := range nodes {
 		asking.Go(func() { answers <- v.offsetOf(ctx, n.ID) })
@@ -145,7 +193,7 @@ func (v *Vault) watchClock(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			if v.cfg.Proposer.IsLeader() {
-				v.compareClock(ctx)
+				v.compareClock(ctx, always)
 			}
 		case <-ctx.Done():
 			return ctx.Err()

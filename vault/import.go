@@ -65,6 +65,18 @@ type importQuery struct {
 	Exportable bool `json:"exportable,omitempty"`
 }
 
+// digest is of what the holder makes the material of.
+func (q importQuery) digest() [sha256.Size]byte {
+	h := sha256.New()
+	if q.Exportable {
+		h.Write([]byte{1})
+	} else {
+		h.Write([]byte{0})
+	}
+	h.Write(q.Wrapped)
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
 // imported is the answer: under the master, and of use only as version 1 of the key with this id.
 type imported struct {
 	ID       fsm.KeyID    `json:"id"`
@@ -137,7 +149,7 @@ func (v *Vault) importHere(ctx context.Context, q importQuery) (imported, error)
 	if h.request == "" {
 		return v.spend(ctx, h, q)
 	}
-	if h.request == q.RequestID && h.outcome != nil {
+	if h.request == q.RequestID && h.asked == q.digest() && h.outcome != nil {
 		return *h.outcome, nil
 	}
 	return imported{}, fmt.Errorf("%w: the import key was used by another request: it serves once; make another with: conclave key import-key create", ErrInvalid)
@@ -146,7 +158,7 @@ func (v *Vault) importHere(ctx context.Context, q importQuery) (imported, error)
 // spend makes the one attempt; the lock of h is held. What comes out has been outside, so it does not count as made in hardware, whatever the
 // token is: classes for hardware only refuse it.
 func (v *Vault) spend(ctx context.Context, h *heldImport, q importQuery) (imported, error) {
-	h.request = q.RequestID
+	h.request, h.asked = q.RequestID, q.digest()
 	id := newKeyID()
 	w, err := h.key.Import(ctx, hsm.Binding{ClusterID: v.clusterID(), KeyID: string(id), Version: 1, Algorithm: h.Algorithm, Exportable: q.Exportable}, q.Wrapped)
 	h.key.Destroy()

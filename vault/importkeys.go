@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"sync"
 	"time"
@@ -46,6 +47,7 @@ type heldImport struct {
 
 	mu      sync.Mutex // one import at a time
 	request fsm.RequestID
+	asked   [sha256.Size]byte // what that request was for
 	outcome *imported
 }
 

@@ -61,7 +61,7 @@ func (v *Vault) readyToLead(ctx context.Context) error {
 	if err := v.cfg.Proposer.Barrier(ctx); err != nil {
 		return err
 	}
-	v.compareClock(ctx) // before the first stamp of the term
+	v.compareClock(ctx, always) // before the first stamp of the term
 	v.leadReady.Store(term)
 	return nil
 }

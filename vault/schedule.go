@@ -127,7 +127,7 @@ func onePerObject(due []fsm.Due) []fsm.Due {
 // execute proposes one. Its error is that nothing can be proposed now; a refusal is put off.
 func (v *Vault) execute(ctx context.Context, s *fsm.State, d fsm.Due) error {
 	c := fsm.ExecuteDue{Due: d}
-	if d.Kind == fsm.DueRotate {
+	if d.Kind == fsm.DueRotate || d.Kind == fsm.DueUses {
 		m, err := v.rotationMaterial(ctx, s, d)
 		if err != nil {
 			v.putOff(ctx, d, err)

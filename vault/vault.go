@@ -72,11 +72,11 @@ type Vault struct {
 	// device is what this node's token says of itself; it does not change while a process runs.
 	device fsm.Device
 
-	unsealedAt  atomic.Uint64         // index at which this process reported its unseal; 0 while sealed
-	loss        atomic.Pointer[error] // why the token sealed itself, until the next unseal or seal order
-	clockOffset atomic.Int64          // how far the median of the nodes' clocks is ahead of this one's, as last compared; nanoseconds
-	compared    atomic.Pointer[comparison]
-	leadReady   atomic.Uint64 // the term for which this node, as leader, has applied everything before it
+	unsealedAt atomic.Uint64              // index at which this process reported its unseal; 0 while sealed
+	loss       atomic.Pointer[error]      // why the token sealed itself, until the next unseal or seal order
+	compared   atomic.Pointer[comparison] // of clocks, the latest; nil until this node leads
+	comparing  turn
+	leadReady  atomic.Uint64 // the term for which this node, as leader, has applied everything before it
 
 	mu       sync.Mutex
 	dealing  map[fsm.CeremonyID]*dealing // genesis ceremonies that this process deals
@@ -90,7 +90,7 @@ type Vault struct {
 	floor uint64 // last restriction that the key cache was checked against; only follow touches it
 
 	// Work that is under way and need not be started again.
-	genesis, describing, sealing, restoring, erasing, recording, rotating atomic.Bool
+	genesis, describing, sealing, restoring, erasing, recording atomic.Bool
 
 	deferred deferred // what was due and refused
 
@@ -108,7 +108,7 @@ func New(cfg Config) (*Vault, error) {
 	}
 	v := &Vault{
 		cfg: cfg, log: cfg.Logger, device: Device(cfg.Token), dealing: map[fsm.CeremonyID]*dealing{}, barriers: map[uint64]bool{},
-		work: make(chan func(context.Context), maxBackground), damaged: make(chan uint64, damagedLeaves), unsealing: newTurn(),
+		work: make(chan func(context.Context), maxBackground), damaged: make(chan uint64, damagedLeaves), unsealing: newTurn(), comparing: newTurn(),
 	}
 	cfg.Journal.IndexBy(subjectOf)
 	v.guard = guard.New(guard.Config{
@@ -205,7 +205,6 @@ func (v *Vault) react(s *fsm.State) {
 	v.reportSelf(s)
 	v.returnDrained(s)
 	v.beginUses(s)
-	v.rotateWorn(s)
 }
 
 func (v *Vault) dropForbidden(s *fsm.State) {

@@ -3025,6 +3025,7 @@ type UsedVersion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	KeyId         string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Operations    uint64                 `protobuf:"varint,3,opt,name=operations,proto3" json:"operations,omitempty"` // counted against rotate_uses, since the last report
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3069,6 +3070,13 @@ func (x *UsedVersion) GetKeyId() string {
 func (x *UsedVersion) GetVersion() uint32 {
 	if x != nil {
 		return x.Version
+	}
+	return 0
+}
+
+func (x *UsedVersion) GetOperations() uint64 {
+	if x != nil {
+		return x.Operations
 	}
 	return 0
 }
@@ -6253,12 +6261,15 @@ func (x *PendingBarrier) GetAtMs() int64 {
 
 // KeyUse is what is known of the uses of one key.
 type KeyUse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	KeyId         string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	Limit         *UseLimit              `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	WindowMs      int64                  `protobuf:"varint,3,opt,name=window_ms,json=windowMs,proto3" json:"window_ms,omitempty"`
-	Limited       *UseAccount            `protobuf:"bytes,4,opt,name=limited,proto3" json:"limited,omitempty"`
-	Versions      []*VersionUse          `protobuf:"bytes,5,rep,name=versions,proto3" json:"versions,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	KeyId    string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Limit    *UseLimit              `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	WindowMs int64                  `protobuf:"varint,3,opt,name=window_ms,json=windowMs,proto3" json:"window_ms,omitempty"`
+	Limited  *UseAccount            `protobuf:"bytes,4,opt,name=limited,proto3" json:"limited,omitempty"`
+	Versions []*VersionUse          `protobuf:"bytes,5,rep,name=versions,proto3" json:"versions,omitempty"`
+	// While the key has a limit of its own: what was spent in the window of its class's budget.
+	ClassWindowMs int64      `protobuf:"varint,6,opt,name=class_window_ms,json=classWindowMs,proto3" json:"class_window_ms,omitempty"`
+	ClassSpent    *UseAmount `protobuf:"bytes,7,opt,name=class_spent,json=classSpent,proto3" json:"class_spent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6324,6 +6335,20 @@ func (x *KeyUse) GetLimited() *UseAccount {
 func (x *KeyUse) GetVersions() []*VersionUse {
 	if x != nil {
 		return x.Versions
+	}
+	return nil
+}
+
+func (x *KeyUse) GetClassWindowMs() int64 {
+	if x != nil {
+		return x.ClassWindowMs
+	}
+	return 0
+}
+
+func (x *KeyUse) GetClassSpent() *UseAmount {
+	if x != nil {
+		return x.ClassSpent
 	}
 	return nil
 }
@@ -7078,10 +7103,13 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x04used\x18\x04 \x01(\v2\x1a.conclave.fsm.v1.UseAmountR\x04used\"Y\n" +
 	"\tRecordUse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x128\n" +
-	"\bversions\x18\x02 \x03(\v2\x1c.conclave.fsm.v1.UsedVersionR\bversions\">\n" +
+	"\bversions\x18\x02 \x03(\v2\x1c.conclave.fsm.v1.UsedVersionR\bversions\"^\n" +
 	"\vUsedVersion\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"\x1e\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1e\n" +
+	"\n" +
+	"operations\x18\x03 \x01(\x04R\n" +
+	"operations\"\x1e\n" +
 	"\bLapseUse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"A\n" +
 	"\tUseAmount\x12\x1e\n" +
@@ -7409,13 +7437,16 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\x0ePendingBarrier\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x13\n" +
-	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\"\xdd\x01\n" +
+	"\x05at_ms\x18\x03 \x01(\x03R\x04atMs\"\xc2\x02\n" +
 	"\x06KeyUse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12/\n" +
 	"\x05limit\x18\x02 \x01(\v2\x19.conclave.fsm.v1.UseLimitR\x05limit\x12\x1b\n" +
 	"\twindow_ms\x18\x03 \x01(\x03R\bwindowMs\x125\n" +
 	"\alimited\x18\x04 \x01(\v2\x1b.conclave.fsm.v1.UseAccountR\alimited\x127\n" +
-	"\bversions\x18\x05 \x03(\v2\x1b.conclave.fsm.v1.VersionUseR\bversions\"4\n" +
+	"\bversions\x18\x05 \x03(\v2\x1b.conclave.fsm.v1.VersionUseR\bversions\x12&\n" +
+	"\x0fclass_window_ms\x18\x06 \x01(\x03R\rclassWindowMs\x12;\n" +
+	"\vclass_spent\x18\a \x01(\v2\x1a.conclave.fsm.v1.UseAmountR\n" +
+	"classSpent\"4\n" +
 	"\bUseLapse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"Y\n" +
@@ -7612,27 +7643,28 @@ var file_fsm_fsmpb_fsm_proto_depIdxs = []int32{
 	47, // 56: conclave.fsm.v1.KeyUse.limit:type_name -> conclave.fsm.v1.UseLimit
 	49, // 57: conclave.fsm.v1.KeyUse.limited:type_name -> conclave.fsm.v1.UseAccount
 	50, // 58: conclave.fsm.v1.KeyUse.versions:type_name -> conclave.fsm.v1.VersionUse
-	83, // 59: conclave.fsm.v1.UseLedger.lapses:type_name -> conclave.fsm.v1.UseLapse
-	51, // 60: conclave.fsm.v1.Header.cluster:type_name -> conclave.fsm.v1.Cluster
-	85, // 61: conclave.fsm.v1.Header.frontier:type_name -> conclave.fsm.v1.Frontier
-	86, // 62: conclave.fsm.v1.Record.header:type_name -> conclave.fsm.v1.Header
-	52, // 63: conclave.fsm.v1.Record.node:type_name -> conclave.fsm.v1.Node
-	56, // 64: conclave.fsm.v1.Record.token:type_name -> conclave.fsm.v1.JoinToken
-	57, // 65: conclave.fsm.v1.Record.certificate:type_name -> conclave.fsm.v1.Certificate
-	61, // 66: conclave.fsm.v1.Record.roster:type_name -> conclave.fsm.v1.Roster
-	68, // 67: conclave.fsm.v1.Record.master:type_name -> conclave.fsm.v1.Master
-	62, // 68: conclave.fsm.v1.Record.ceremony:type_name -> conclave.fsm.v1.Ceremony
-	71, // 69: conclave.fsm.v1.Record.key:type_name -> conclave.fsm.v1.Key
-	81, // 70: conclave.fsm.v1.Record.barrier:type_name -> conclave.fsm.v1.PendingBarrier
-	80, // 71: conclave.fsm.v1.Record.request:type_name -> conclave.fsm.v1.Request
-	73, // 72: conclave.fsm.v1.Record.class:type_name -> conclave.fsm.v1.Class
-	82, // 73: conclave.fsm.v1.Record.use:type_name -> conclave.fsm.v1.KeyUse
-	84, // 74: conclave.fsm.v1.Record.ledger:type_name -> conclave.fsm.v1.UseLedger
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	46, // 59: conclave.fsm.v1.KeyUse.class_spent:type_name -> conclave.fsm.v1.UseAmount
+	83, // 60: conclave.fsm.v1.UseLedger.lapses:type_name -> conclave.fsm.v1.UseLapse
+	51, // 61: conclave.fsm.v1.Header.cluster:type_name -> conclave.fsm.v1.Cluster
+	85, // 62: conclave.fsm.v1.Header.frontier:type_name -> conclave.fsm.v1.Frontier
+	86, // 63: conclave.fsm.v1.Record.header:type_name -> conclave.fsm.v1.Header
+	52, // 64: conclave.fsm.v1.Record.node:type_name -> conclave.fsm.v1.Node
+	56, // 65: conclave.fsm.v1.Record.token:type_name -> conclave.fsm.v1.JoinToken
+	57, // 66: conclave.fsm.v1.Record.certificate:type_name -> conclave.fsm.v1.Certificate
+	61, // 67: conclave.fsm.v1.Record.roster:type_name -> conclave.fsm.v1.Roster
+	68, // 68: conclave.fsm.v1.Record.master:type_name -> conclave.fsm.v1.Master
+	62, // 69: conclave.fsm.v1.Record.ceremony:type_name -> conclave.fsm.v1.Ceremony
+	71, // 70: conclave.fsm.v1.Record.key:type_name -> conclave.fsm.v1.Key
+	81, // 71: conclave.fsm.v1.Record.barrier:type_name -> conclave.fsm.v1.PendingBarrier
+	80, // 72: conclave.fsm.v1.Record.request:type_name -> conclave.fsm.v1.Request
+	73, // 73: conclave.fsm.v1.Record.class:type_name -> conclave.fsm.v1.Class
+	82, // 74: conclave.fsm.v1.Record.use:type_name -> conclave.fsm.v1.KeyUse
+	84, // 75: conclave.fsm.v1.Record.ledger:type_name -> conclave.fsm.v1.UseLedger
+	76, // [76:76] is the sub-list for method output_type
+	76, // [76:76] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_fsm_fsmpb_fsm_proto_init() }

@@ -20,9 +20,10 @@ type ledger struct {
 
 // tally says that a version was used since somebody looked.
 type tally struct {
-	used atomic.Bool
-	dead atomic.Bool
-	idle int // sweeps
+	used  atomic.Bool
+	count atomic.Uint64 // uses that no report has told yet, where the class rotates by them
+	dead  atomic.Bool
+	idle  int // sweeps
 }
 
 func newLedger(node fsm.NodeID, boot string) *ledger {
@@ -33,6 +34,7 @@ func newLedger(node fsm.NodeID, boot string) *ledger {
 type accounts struct {
 	limit, bound *account
 	tally        *tally
+	counted      bool // in the tally
 }
 
 // forgotten reports that one of them has been dropped, so that they must be looked up again.
@@ -54,6 +56,7 @@ func (l *ledger) of(s *fsm.State, op fsm.Operation, sel Selected) accounts {
 		a.tally = &tally{}
 		l.tallies[id] = a.tally
 	}
+	a.counted = op.CountsAsUse() && s.CountsForRotation(k)
 	if op.CountsAsUse() && !s.UseLimit(k).None() {
 		a.limit = l.open(accountID{key: k.ID})
 	}
@@ -105,8 +108,13 @@ func (g *Guard) charge(v verdict, bytes uint64) (charge, *account) {
 			return c, a
 		}
 	}
-	if t := v.accounts.tally; t != nil && !t.used.Load() {
-		t.used.Store(true)
+	if t := v.accounts.tally; t != nil {
+		if !t.used.Load() {
+			t.used.Store(true)
+		}
+		if v.accounts.counted {
+			t.count.Add(1)
+		}
 	}
 	return c, nil
 }

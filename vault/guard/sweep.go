@@ -14,6 +14,8 @@ const (
 	SweepEvery = 5 * time.Second
 	// recordEvery bounds how often the log hears that a version is in use: the time that is shown may be so much too early.
 	recordEvery = 15 * time.Minute
+	// recordShare: it hears sooner of uses that count for a rotation, when a node has so great a part of them untold.
+	recordShare = 100
 	// A block of a limit that was not touched for idleSweeps is given back: somebody else may need it, and in a new window it would
 	// count again. Of the bound of AES-GCM there is enough for all.
 	idleSweeps      = 2
@@ -28,18 +30,18 @@ const (
 // returns when this node has applied it.
 func (g *Guard) Sweep(ctx context.Context, now time.Time, report func(context.Context, fsm.Command) error) error {
 	s := g.cfg.State()
-	recorded := g.recordUses(ctx, s, now, report)
+	recorded := g.recordUses(ctx, g.ledger.due(s, now), report)
 	return errors.Join(recorded, g.giveBack(ctx, g.ledger.idle(s), report))
 }
 
-// Return gives back every block: this node seals or ends.
+// Return gives back every block, and tells all counts: this node seals or ends.
 func (g *Guard) Return(ctx context.Context, report func(context.Context, fsm.Command) error) error {
-	return g.giveBack(ctx, g.ledger.take(func(a *account) bool { return a.block.Load() != nil }), report)
+	told := g.recordUses(ctx, g.ledger.untold(), report)
+	return errors.Join(told, g.giveBack(ctx, g.ledger.take(func(a *account) bool { return a.block.Load() != nil }), report))
 }
 
-// recordUses sends what is due, and keeps the rest for later.
-func (g *Guard) recordUses(ctx context.Context, s *fsm.State, now time.Time, report func(context.Context, fsm.Command) error) error {
-	due := g.ledger.due(s, now)
+// recordUses sends what is due, and keeps what it could not for later.
+func (g *Guard) recordUses(ctx context.Context, due []fsm.UsedVersion, report func(context.Context, fsm.Command) error) error {
 	var failed error
 	for len(due) > 0 {
 		n := min(len(due), maxItems)
@@ -66,12 +68,40 @@ func (l *ledger) due(s *fsm.State, now time.Time) []fsm.UsedVersion {
 		}
 		t.idle = 0
 		v, _ := s.UseRecord(id.key).Version(id.version)
-		if now.Sub(time.UnixMilli(v.LastUsed)) >= recordEvery {
-			t.used.Store(false)
-			due = append(due, fsm.UsedVersion{Key: id.key, Version: id.version})
+		if now.Sub(time.UnixMilli(v.LastUsed)) >= recordEvery || t.count.Load() > rotateUses(s, id.key)/recordShare {
+			due = append(due, t.tell(id))
 		}
 	}
 	return due
+}
+
+// rotateUses is after how many uses a key's class has it rotated; 0: never.
+func rotateUses(s *fsm.State, id fsm.KeyID) uint64 {
+	if k := s.KeyRecordByID(id); k != nil {
+		if c := s.ClassRecord(k.Class); c != nil {
+			return c.RotateUses
+		}
+	}
+	return 0
+}
+
+// tell takes what there is to report.
+func (t *tally) tell(id accountID) fsm.UsedVersion {
+	t.used.Store(false)
+	return fsm.UsedVersion{Key: id.key, Version: id.version, Operations: t.count.Swap(0)}
+}
+
+// untold are the versions with uses that count and that nobody has been told of.
+func (l *ledger) untold() []fsm.UsedVersion {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []fsm.UsedVersion
+	for id, t := range l.tallies {
+		if t.count.Load() > 0 {
+			all = append(all, t.tell(id))
+		}
+	}
+	return all
 }
 
 func (l *ledger) mark(versions []fsm.UsedVersion) {
@@ -79,6 +109,7 @@ func (l *ledger) mark(versions []fsm.UsedVersion) {
 	defer l.mu.Unlock()
 	for _, v := range versions {
 		if t := l.tallies[accountID{v.Key, v.Version}]; t != nil {
+			t.count.Add(v.Operations)
 			t.used.Store(true)
 		}
 	}

@@ -233,7 +233,7 @@ func (f *controlFlags) add(c *cobra.Command) {
 	s.Var(&f.originator, "originator-period", "from activation: how long a version makes new protection, for example 1y; 0: no end")
 	s.Var(&f.recipient, "recipient-period", "from activation: how long what it protected may be processed, for example 3y; 0: no end")
 	s.Var(&f.rotate, "rotate-every", "rotate by itself after this time, for example 90d; 0: never")
-	s.Uint64Var(&f.rotateUses, "rotate-uses", 0, "rotate AES-GCM keys by themselves after so many encryptions with a version, as nodes report them; 0: never")
+	s.Uint64Var(&f.rotateUses, "rotate-uses", 0, "rotate keys by themselves after so many uses of a version, as nodes report them (AES-GCM: encryptions; others: all but verifications); 0: never")
 	s.Uint64Var(&f.budgetOps, "budget-operations", 0, "uses of a key in each budget period; 0: no limit")
 	s.Uint64Var(&f.budgetBytes, "budget-bytes", 0, "bytes processed with a key in each budget period; 0: no limit")
 	s.Var(&f.budgetPeriod, "budget-period", "for example 1d")

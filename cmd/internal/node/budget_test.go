@@ -362,3 +362,40 @@ func TestABudgetWithoutALeader(t *testing.T) {
 		}
 	})
 }
+
+// TestKeysAreRotatedByUses: as often as their class says, whatever the algorithm, counted on all nodes; by a leader that is out of service, too, and
+// without the approvals that somebody who rotates early needs. One that cannot be rotated is in nobody's way.
+func TestKeysAreRotatedByUses(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.unsealed(3)
+		class, _ := first.replica.State().Class(fsm.ClassStandard)
+		class.Name, class.Revision, class.RotateUses, class.Approvals = "busy", 0, 20, []fsm.Approval{{Operation: "rotate", Quorum: 2}}
+		_, _, err := first.vault.CreateClass(w.ctx(), w.admin, request(), class)
+		w.must(err)
+		names := []fsm.KeyName{"a", "b", "c"}
+		for _, name := range names {
+			_, _, err := first.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: name, Class: "busy", Algorithm: hsm.Ed25519})
+			w.must(err)
+		}
+		w.must(w.reorder(w.ctx(), first, w.leader().id, vault.NodeDrain))
+		for i := range 24 {
+			for _, name := range names[:2] {
+				p := w.followers()[i%2]
+				w.within(5*time.Second, "a signature", func() bool { return w.signs(p, name) })
+			}
+		}
+		for range 10 {
+			w.within(time.Second, "a signature", func() bool { return w.signs(w.followers()[0], "c") })
+		}
+		for _, name := range names[:2] {
+			w.becomes(time.Minute, name, 2, fsm.StateActive)
+		}
+		time.Sleep(time.Minute)
+		if k, _ := first.replica.State().Key("c"); k.Primary != 1 {
+			t.Error("rotated after half its uses")
+		}
+		if got := w.logged(first, "key.rotate", "key/a"); len(got) != 1 || !strings.HasPrefix(got[0].Detail, "uses=2") {
+			t.Errorf("logged %+v", got)
+		}
+	})
+}

@@ -59,6 +59,9 @@ func TestImport(t *testing.T) {
 		if again.ID != key.ID {
 			t.Errorf("the same request made %s and %s", key.ID, again.ID)
 		}
+		if _, err := bringAs(nodes[0], w.ctx(), w.admin, id, n, k, append([]byte{1}, wrapped...)); !errors.Is(err, vault.ErrInvalid) {
+			t.Errorf("the same request for other material: %v", err)
+		}
 		want := hsm.BindingMAC(secret, hsm.Binding{}, nil) // any HMAC-SHA-256 of the secret
 		for _, p := range nodes {
 			_, ok, err := p.vault.VerifyMAC(w.ctx(), w.admin, "pan", 0, hsm.BindingMessage(hsm.Binding{}, nil), want)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -298,4 +299,67 @@ func (w *world) refusesDates(leader *process) {
 			w.t.Errorf("status of %s: %q", n.ID, n.Error)
 		}
 	}
+}
+
+// TestAClockThatNobodyAnswersFor: the leader's clock jumps while its questions after the time are lost, and its writes are not. Whoever writes
+// meanwhile, at once and with others, gets a stamp of the time that it was, and dates are refused.
+func TestAClockThatNobodyAnswersFor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var ahead atomic.Int64
+		var deaf atomic.Bool
+		w.alter = func(p *process, c *vault.Config) {
+			c.Peers = deafPeers{c.Peers, &deaf}
+			if p.id == "n1" {
+				c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			}
+		}
+		leader := w.unsealed(3)
+		if leader != w.leader() || leader.id != "n1" {
+			t.Fatal("n1 does not lead")
+		}
+		for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+			w.create(leader, fsm.KeyName("before"+jump.String()), hsm.Ed25519) // compared
+			deaf.Store(true)
+			ahead.Store(int64(jump))
+			var writes sync.WaitGroup
+			for i := range 8 {
+				writes.Go(func() {
+					_, _, err := leader.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: fsm.KeyName(fmt.Sprintf("k%d%s", i, jump)), Algorithm: hsm.Ed25519})
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			_, _, err := leader.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: fsm.KeyName("d" + jump.String()), Algorithm: hsm.Ed25519, ActivateAt: time.Now().Add(time.Minute)})
+			if !errors.Is(err, vault.ErrClock) {
+				t.Errorf("a dated write: %v", err)
+			}
+			writes.Wait()
+			time.Sleep(20 * time.Second) // it compares again and again, in vain
+			w.create(leader, fsm.KeyName("last"+jump.String()), hsm.Ed25519)
+			if off := time.Until(leader.replica.State().Time()); off.Abs() > 10*time.Second {
+				t.Errorf("after a jump of %s the log's time is %s off", jump, off)
+			}
+			ahead.Store(0)
+			deaf.Store(false)
+			w.within(10*time.Second, "dates are planned again", func() bool {
+				_, _, err := leader.vault.CreateKey(w.ctx(), w.admin, request(), vault.NewKey{Name: fsm.KeyName(request()), Algorithm: hsm.Ed25519, ActivateAt: time.Now().Add(time.Hour)})
+				return err == nil
+			})
+		}
+	})
+}
+
+// deafPeers loses questions after the time while deaf is set.
+type deafPeers struct {
+	vault.Peers
+	deaf *atomic.Bool
+}
+
+func (d deafPeers) Call(ctx context.Context, to fsm.NodeID, kind string, payload []byte) ([]byte, error) {
+	if kind == "clock" && d.deaf.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return d.Peers.Call(ctx, to, kind, payload)
 }
