@@ -73,6 +73,33 @@ func TestAFailureIsShown(t *testing.T) {
 	}
 }
 
+// TestFailoversOfKills: a kill that no write followed is in the figures, as long as it was watched, and shown as such. What comes after the
+// next fault began, or the clients ended, is not its doing.
+func TestFailoversOfKills(t *testing.T) {
+	h := newHistory()
+	h.kills = []kill{{node: "m1", leader: true, at: 10 * sec, back: 12 * sec}, {node: "m1", leader: true, at: 20 * sec, back: 22 * sec}, {node: "m2", leader: true, at: 40 * sec, back: 42 * sec}}
+	for at := 11 * sec; at < 50*sec; at += sec / 10 {
+		if at < 20*sec || at > 41*sec && at < 44*sec {
+			h.writes = append(h.writes, write{acked: at})
+		}
+	}
+	h.starts = []time.Duration{10 * sec, 20 * sec, 40 * sec, 44 * sec} // the last one is the clients' end
+	var out strings.Builder
+	(&result{h: h}).failovers(&printer{out: &out})
+	want := "leader killed 3 times: writes again after p50 1.1s, p99 10s, max 10s (target: p50 ≤ 1.5s, p99 ≤ 3s); not again within what was watched, and counted as that: 1\n"
+	if !strings.HasPrefix(out.String(), want) {
+		t.Error(out.String())
+	}
+}
+
+// TestTheLoadsEnd: it counts as the beginning of something else.
+func TestTheLoadsEnd(t *testing.T) {
+	h := newHistory()
+	if err := newLoad(nil, h, 1).end(); err != nil || len(h.starts) != 1 {
+		t.Error(h.starts, err)
+	}
+}
+
 // TestSettings: what makes no campaign is refused before anything is started.
 func TestSettings(t *testing.T) {
 	good := settings{binary: "b", dir: "d", nodes: 3}

@@ -119,8 +119,9 @@ func percentile(all []time.Duration, p int) time.Duration {
 }
 
 // writesAgain is, for a kill, when the longest stillness of all writers together ended, from the kill on. Acknowledgements that
-// were on their way when the node died do not count as an end.
-func writesAgain(writes []write, at, until time.Duration) (time.Duration, bool) {
+// were on their way when the node died do not count as an end. If the longest is the one that writes were watched to the end in, they did not
+// go on: it took at least all that time.
+func writesAgain(writes []write, at, until time.Duration) (took time.Duration, again bool) {
 	var acks []time.Duration
 	for _, w := range writes {
 		if w.acked > at && w.acked <= until {
@@ -128,14 +129,17 @@ func writesAgain(writes []write, at, until time.Duration) (time.Duration, bool) 
 		}
 	}
 	slices.Sort(acks)
-	last, longest, end := at, time.Duration(-1), time.Duration(0)
+	last, longest := at, time.Duration(0)
 	for _, a := range acks {
 		if a-last > longest {
-			longest, end = a-last, a-at
+			longest, took = a-last, a-at
 		}
 		last = a
 	}
-	return end, len(acks) > 0
+	if until-last >= longest {
+		return until - at, false
+	}
+	return took, true
 }
 
 // signingGap is the longest time without a signature of a node with a subject, within a span.

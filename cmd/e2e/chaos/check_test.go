@@ -89,16 +89,32 @@ func TestFigures(t *testing.T) {
 	if p := percentile(nil, 99); p != 0 {
 		t.Errorf("p99 of nothing is %d", p)
 	}
-	acks := []write{{acked: 1 * sec}, {acked: 10*sec + sec/10}, {acked: 12 * sec}, {acked: 13 * sec}, {acked: 99 * sec}}
-	if again, ok := writesAgain(acks, 10*sec, 20*sec); !ok || again != 2*sec {
-		t.Errorf("writes again after %s, %t", again, ok)
-	}
-	if _, ok := writesAgain(acks, 50*sec, 60*sec); ok {
-		t.Error("writes again where there are none")
-	}
 	uses := []use{{node: "m1", subject: steady, end: 11 * sec, signed: true}, {node: "m1", subject: steady, end: 12 * sec}, {node: "m2", subject: steady, end: 13 * sec, signed: true}}
 	if gap := signingGap(uses, "m1", steady, 10*sec, 15*sec); gap != 4*sec {
 		t.Errorf("the gap is %s", gap)
+	}
+}
+
+// TestWritesAgain: the longest stillness counts, the one up to the end of what is watched, too; of a kill that no write followed all of it.
+func TestWritesAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		acks  []time.Duration
+		want  time.Duration
+		again bool
+	}{
+		"after a stillness, one on its way before":  {[]time.Duration{1 * sec, 10*sec + sec/10, 12 * sec, 13 * sec, 14 * sec, 15 * sec}, 2 * sec, true},
+		"only what was on its way":                  {[]time.Duration{10*sec + 5*time.Millisecond}, 5 * sec, false},
+		"again, and then not until the end":         {[]time.Duration{11 * sec, 12 * sec}, 5 * sec, false},
+		"only before and when nobody looks anymore": {[]time.Duration{1 * sec, 16 * sec}, 5 * sec, false},
+		"never": {nil, 5 * sec, false},
+	} {
+		var writes []write
+		for _, a := range test.acks {
+			writes = append(writes, write{acked: a})
+		}
+		if end, again := writesAgain(writes, 10*sec, 15*sec); end != test.want || again != test.again {
+			t.Errorf("%s: %s, %t", name, end, again)
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ type history struct {
 	stale        []string
 	staleReads   int // that were looked at
 	faults       map[string]int
-	starts       []time.Duration // of faults
+	starts       []time.Duration // of faults, and of the clients' end
 	healthy      []time.Duration // revoke latency before any fault
 	loaded       []time.Duration // the same, with the load of the campaign
 }

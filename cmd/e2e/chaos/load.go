@@ -117,8 +117,10 @@ func (l *load) acknowledged(key, state string) {
 	l.states[key] = state
 }
 
-// end stops the clients and waits for them.
+// end stops the clients and waits for them. Their silence is no fault's doing.
 func (l *load) end() error {
+	now := l.h.now()
+	l.h.note(func(h *history) { h.starts = append(h.starts, now) })
 	close(l.stop)
 	l.running.Wait()
 	for _, c := range l.clients {
