@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A campaign against a cluster of real processes, and one of containers: builds the program, then kills, stops, cuts off and slows down
 # nodes while clients use it, and judges what they saw and what the nodes' usage logs say. The last two lines are "violations: N" and
-# "acknowledged writes lost: N", of both together; it exits 1 if either is not 0. It needs Go and two cores; everything is on loopback, in
-# networks of its own and in a temporary folder, which is kept if it fails.
+# "acknowledged writes lost: N", of both together; it exits 1 if either is not 0, or if too little happened to say anything: a line before says
+# what. It needs Go and two cores; everything is on loopback, in networks of its own and in a temporary folder, which is kept if it fails.
 #
 #   ./scripts/chaos.sh                       3 minutes of faults on three nodes
 #   CHAOS_MINUTES=10 ./scripts/chaos.sh --nodes 5 --seed 7
@@ -28,9 +28,9 @@ for argument in "$@"; do
 done
 
 length=${CHAOS_MINUTES:-3}m
-faults=0
+faults=() # as many as the length is worth
 if [ "${CONCLAVE_LONG:-}" = 1 ]; then
-  faults=500
+  faults=(-faults 500)
 fi
 
 go build -o "$work/chaos" ./cmd/e2e/chaos
@@ -102,7 +102,7 @@ campaign() {
 }
 
 go build -o "$work/conclave" ./cmd/conclave
-campaign processes -binary "$work/conclave" -length "$length" -faults "$faults" "${arguments[@]}"
+campaign processes -binary "$work/conclave" -length "$length" "${faults[@]}" "${arguments[@]}"
 if [ -n "$containers" ]; then
   why=$(engine)
   if [ -n "$why" ]; then

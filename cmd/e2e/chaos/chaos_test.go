@@ -15,26 +15,26 @@ func TestCampaign(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", binary, "github.com/conclave-vault/conclave/cmd/conclave").CombinedOutput(); err != nil {
 		t.Fatalf("building the program: %v\n%s", err, out)
 	}
-	least := amount{faults: 3, judged: 100, states: 50, reads: 1, restrictions: 25}
-	r := run(t.Context(), settings{binary: binary, dir: filepath.Join(dir, "run"), nodes: 3, length: 12 * time.Second, least: least, calm: 20, seed: 1})
+	s := settings{binary: binary, dir: filepath.Join(dir, "run"), nodes: 3, length: 12 * time.Second, faults: 3, calm: 20, seed: 1}
+	r := run(t.Context(), s)
 	var out strings.Builder
 	r.print(&out)
 	t.Log("\n" + out.String())
 	if r.failed() || !strings.HasSuffix(out.String(), "\nviolations: 0\nacknowledged writes lost: 0\n") {
 		t.Error("the campaign failed")
 	}
-	looked := r.h.amount()
+	looked := r.h.amount([]*node{{id: "m1"}, {id: "m2"}, {id: "m3"}})
 	looked.judged, looked.states = r.order.judged, r.states
-	if !looked.reaches(least) {
-		t.Errorf("it looked at too little: %s", looked)
+	if missing := looked.lacks(s.least()); missing != nil {
+		t.Errorf("it looked at too little: %v", missing)
 	}
 }
 
-// TestTooLittle: a campaign goes on while anything is missing, and says what when the overtime is over.
+// TestTooLittle: a campaign goes on while anything is missing, and fails and says what when the overtime is over.
 func TestTooLittle(t *testing.T) {
 	h := newHistory()
-	f := &faults{h: h, l: newLoad(nil, h, 1)}
-	least := amount{faults: 1, judged: 1, states: 1, reads: 1, restrictions: 1}
+	f := &faults{c: &cluster{nodes: []*node{{id: "m1"}, {id: "m2"}}}, h: h, l: newLoad(nil, h, 1)}
+	least := amount{faults: 1, judged: 1, states: 1, reads: 1, restrictions: 1, signed: 1}
 	now, late := time.Now(), time.Now().Add(-overtime-time.Second)
 	goesOn := func(end time.Time, want bool) error {
 		t.Helper()
@@ -44,22 +44,55 @@ func TestTooLittle(t *testing.T) {
 		}
 		return err
 	}
-	const sec = time.Second
+	lacks := func(want string) {
+		t.Helper()
+		err := goesOn(late, false)
+		r := &result{h: h, err: err}
+		var out strings.Builder
+		r.print(&out)
+		if err == nil || !strings.HasSuffix(err.Error(), ": "+want) || !strings.Contains(out.String(), want+"\n") || !r.failed() ||
+			!strings.HasSuffix(out.String(), "\nviolations: 0\nacknowledged writes lost: 0\n") {
+			t.Error(err, out.String())
+		}
+	}
 	goesOn(now, true)
 	goesOn(late, true) // more faults may be asked for than the overtime covers
 	h.faults["kill"]++
-	if err := goesOn(late, false); err == nil || !strings.Contains(err.Error(), "1 faults, 0 judged, 0 states, 0 reads, 0 restrictions; wanted are 1 faults, 1 judged") {
-		t.Error(err)
-	}
+	h.restricted(restriction{subject: "k", during: "healthy"}) // measured before the first fault: says nothing of what followed
+	h.restrictions[0].lifted = 1
+	lacks("judged 0 of 1, states 0 of 1, reads 0 of 1, restrictions 0 of 1, signatures by m1 0 of 1")
 	lift := h.restricted(restriction{subject: "k", acked: 0})
-	h.used(use{node: "n1", subject: "k", start: sec, end: 2 * sec})
+	h.used(use{node: "m1", subject: "k", start: sec, end: 2 * sec})
+	h.used(use{node: "m1", subject: "other", start: sec, end: 2 * sec, signed: true})
 	f.l.acknowledged("k", "suspended")
 	h.staleReads++
-	goesOn(now, true) // the restriction has not ended: what is judged may change
+	lacks("judged 0 of 1, signatures by m2 0 of 1") // the restriction has not ended: what is judged may change
 	lift()
-	h.restrictions[0].lifted = 3 * sec
+	h.restrictions[1].lifted = 3 * sec
+	h.used(use{node: "m2", subject: "k", start: sec, end: 2 * sec})
+	lacks("signatures by m2 0 of 1")
+	h.used(use{node: "m2", subject: "other", start: sec, end: 2 * sec, signed: true})
 	if err := goesOn(late, false); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLeast: every campaign must have looked at something of everything, and a longer one, or one of more faults, at more.
+func TestLeast(t *testing.T) {
+	for name, test := range map[string]struct {
+		s    settings
+		want int // times what one fault is worth
+	}{
+		"no length":          {settings{}, 1},
+		"shorter than one":   {settings{length: 10 * time.Second}, 1},
+		"three minutes":      {settings{length: 3 * time.Minute}, 12},
+		"more than its time": {settings{length: 3 * time.Minute, faults: 500}, 500},
+		"fewer":              {settings{length: 3 * time.Minute, faults: 1}, 12},
+	} {
+		a := test.s.least()
+		if a.faults != test.want || min(a.judged, a.states, a.reads, a.restrictions, a.signed) < test.want || a.judged != test.want*(settings{}).least().judged {
+			t.Errorf("%s: %+v", name, a)
+		}
 	}
 }
 
@@ -108,7 +141,8 @@ func TestSettings(t *testing.T) {
 	}
 	for name, change := range map[string]func(*settings){
 		"no program": func(s *settings) { s.binary = "" }, "no folder": func(s *settings) { s.dir = "" }, "two nodes": func(s *settings) { s.nodes = 2 },
-		"too many nodes": func(s *settings) { s.nodes = 8 }, "a negative length": func(s *settings) { s.length = -1 }, "no such fault": func(s *settings) { s.only = "rain" },
+		"too many nodes": func(s *settings) { s.nodes = 8 }, "a negative length": func(s *settings) { s.length = -1 },
+		"a negative number": func(s *settings) { s.faults = -1 }, "no such fault": func(s *settings) { s.only = "rain" },
 	} {
 		s := good
 		if change(&s); s.validate() == nil {

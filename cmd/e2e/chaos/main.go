@@ -7,7 +7,7 @@
 // acknowledgement and received after it may have been decided on either side. Those are counted and shown.
 //
 // Its last two lines are `violations: N` and `acknowledged writes lost: N`; it exits 1 if either is not 0, or if it could not
-// finish.
+// finish, or if too little happened to say anything: too few faults, restrictions, reads, or signatures of any one node.
 package main
 
 import (
@@ -32,7 +32,7 @@ type settings struct {
 	dir    string        // where everything goes; must be empty
 	nodes  int           // 3 to 7
 	length time.Duration // of the faults; forming and the final look come on top
-	least  amount        // what must have happened: it goes on until then
+	faults int           // at least so many; it goes on until then, and until there was enough to look at
 	calm   int           // suspensions that are measured before the first fault, with and without load
 	seed   uint64
 	// containers, instead of processes: the compose cluster of the repository in this folder; three nodes.
@@ -61,7 +61,7 @@ func (s settings) validate() error {
 		return fmt.Errorf("-nodes %d; in containers there are 3", s.nodes)
 	case s.nodes < 3 || s.nodes > 7:
 		return fmt.Errorf("-nodes %d; 3 to 7 are", s.nodes)
-	case s.length < 0 || s.least.faults < 0 || s.calm < 0:
+	case s.length < 0 || s.faults < 0 || s.calm < 0:
 		return errors.New("a length or number is negative")
 	case len(s.deck()) == 0:
 		return fmt.Errorf("-only %q names no fault", s.only)
@@ -75,7 +75,7 @@ func main() {
 	flag.StringVar(&s.dir, "dir", "", "an empty `folder` for the cluster")
 	flag.IntVar(&s.nodes, "nodes", 3, "of the cluster")
 	flag.DurationVar(&s.length, "length", 3*time.Minute, "of the faults")
-	flag.IntVar(&s.least.faults, "faults", 0, "at least so many, however long it takes")
+	flag.IntVar(&s.faults, "faults", 0, "at least so many, however long it takes, and never less than one for each 15 seconds of the length")
 	flag.IntVar(&s.calm, "calm", 200, "suspensions measured before the first fault")
 	flag.StringVar(&s.containers, "containers", "", "run in containers: the repository's `folder`, with docker-compose.yml and scripts/compose.sh")
 	flag.StringVar(&s.only, "only", "", "faults to play, comma separated, by the names that the report shows; empty: all")
@@ -171,7 +171,7 @@ func attack(ctx context.Context, s settings, c *cluster, h *history, l *load) er
 	if err := f.calm(ctx, s.calm/4, func(h *history, d time.Duration) { h.loaded = append(h.loaded, d) }); err != nil {
 		return err
 	}
-	return f.campaign(ctx, s.length, s.least)
+	return f.campaign(ctx, s.length, s.least())
 }
 
 func startClients(l *load) error {
