@@ -77,8 +77,18 @@ stage_build() {
   gotest -count=1 ./scripts # go's cache does not see what it reads: the whole tree
 }
 
+# covered PACKAGE PERCENT: its tests reach at least so many of its statements.
+covered() {
+  local line
+  line=$(gotest -cover "$1")
+  echo "$line"
+  awk -v least="$2" '{ for (i = 1; i <= NF; i++) if ($i == "coverage:") found = $(i + 1) + 0 } END { exit found < least }' <<<"$line" ||
+    { echo "the tests of $1 cover less than $2 % of it"; return 1; }
+}
+
 stage_fsm() {
   gotest -race ./fsm/...
+  covered ./fsm 95 # what reviewers trust first
   gotest ./fsm -run '^$' -bench Scale -benchtime 1x # what a catalog costs; a million keys with CONCLAVE_LONG=1
 }
 # The soaks count bytes of a heap that the race detector changes, on one goroutine: without it, and at their full size.
