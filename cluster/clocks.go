@@ -16,14 +16,19 @@ func (n *Node) watchClocks(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	var watch lease.Watch
-	for pause(ctx, clockPeriod) {
+	watch, wait := lease.NewWatch(n.cfg.Lease), n.cfg.Lease.W(n.cfg.Lease.D)
+	for quiet := wait; pause(ctx, clockPeriod); quiet += clockPeriod { // counted, because no clock is believed here
 		err := watch.Look(lease.Readings{
 			Monotonic: n.cfg.Clock.Now(), Boot: n.cfg.BootClock.Now(), Wall: time.Duration(time.Now().UnixNano()),
 		})
-		if err != nil {
-			n.distrustClock(err)
+		if err == nil {
+			continue
 		}
+		n.distrustClock(err)
+		if quiet < wait { // a leader whose clocks go on disagreeing would wait for ever: another one can acknowledge
+			n.handOver(ctx)
+		}
+		quiet = 0
 	}
 	return nil
 }

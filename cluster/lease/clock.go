@@ -23,7 +23,7 @@ func (m monotonic) Now() time.Duration { return time.Since(m.origin) }
 var ErrClock = errors.New("lease: clocks disagree")
 
 const (
-	// maxDisagreement between the clocks of one machine, from one look to the next. Slewing moves them apart by 8 ms in 100 ms.
+	// maxDisagreement between the clocks of one machine, beyond what rates explain.
 	maxDisagreement = 100 * time.Millisecond
 	// maxJump of another node's clock against this one's. Below it are delays of messages.
 	maxJump = time.Second
@@ -31,26 +31,47 @@ const (
 
 // Watch compares the clocks of one machine with each other, look by look.
 type Watch struct {
-	last  Readings
-	begun bool
+	rho        float64
+	last       Readings
+	begun      bool
+	boot, wall time.Duration // how far these have come ahead of monotonic, beyond what rates explain
 }
+
+// NewWatch returns a watch that has seen nothing.
+func NewWatch(cfg Config) *Watch { return &Watch{rho: cfg.Rho} }
 
 // Readings of the clocks at one moment, each since its own origin.
 type Readings struct{ Monotonic, Boot, Wall time.Duration }
 
-// Look takes new readings. ErrClock: since the last look one clock has gone on without another. Who is right cannot be known.
+// Look takes new readings. ErrClock: one clock has gone on without another, at once or little by little. Who is right cannot be known.
 func (w *Watch) Look(r Readings) error {
 	last, begun := w.last, w.begun
 	w.last, w.begun = r, true
 	if !begun {
 		return nil
 	}
-	steps := []time.Duration{r.Monotonic - last.Monotonic, r.Boot - last.Boot, r.Wall - last.Wall}
-	least, most := min(steps[0], steps[1], steps[2]), max(steps[0], steps[1], steps[2])
-	if most-least > maxDisagreement {
-		return fmt.Errorf("%w: monotonic went on by %s, boot time by %s, wall time by %s", ErrClock, steps[0], steps[1], steps[2])
+	mono, boot, wall := r.Monotonic-last.Monotonic, r.Boot-last.Boot, r.Wall-last.Wall
+	// What rates explain is forgotten, the rest is kept: many small disagreements are one large one.
+	allowed := apart(mono, w.rho)
+	w.boot, w.wall = beyond(w.boot+boot-mono, allowed), beyond(w.wall+wall-mono, allowed)
+	if max(w.boot, w.wall, 0)-min(w.boot, w.wall, 0) <= maxDisagreement {
+		return nil
 	}
-	return nil
+	w.boot, w.wall = 0, 0
+	return fmt.Errorf("%w: monotonic went on by %s, boot time by %s, wall time by %s", ErrClock, mono, boot, wall)
+}
+
+// apart is how far the fastest clock comes ahead of the slowest while that counts d.
+func apart(d time.Duration, rho float64) time.Duration {
+	return time.Duration(float64(d) * 2 * rho / (1 - rho))
+}
+
+// beyond is what is left of a difference when allowed is taken off, whatever its sign.
+func beyond(difference, allowed time.Duration) time.Duration {
+	if difference < 0 {
+		return min(0, difference+allowed)
+	}
+	return max(0, difference-allowed)
 }
 
 // pace compares another node's clock with this one's. A delay makes the other's readings look late and never early, so one that

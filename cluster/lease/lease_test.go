@@ -217,13 +217,41 @@ func TestWatchComparesClocks(t *testing.T) {
 		"wall set back":   {time.Second, time.Second, -time.Hour, false},
 		"monotonic stood": {0, time.Second, time.Second, false},
 	} {
-		var w lease.Watch
+		w := lease.NewWatch(lease.Default())
 		if err := w.Look(start); err != nil {
 			t.Fatal(err)
 		}
 		err := w.Look(lease.Readings{Monotonic: start.Monotonic + c.mono, Boot: start.Boot + c.boot, Wall: start.Wall + c.wall})
 		if (err == nil) != c.agree || (err != nil && !errors.Is(err, lease.ErrClock)) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestWatchAddsUp: clocks that part by less than a look shows have parted all the same; rates within the margin never add up.
+func TestWatchAddsUp(t *testing.T) {
+	const look = 100 * time.Millisecond
+	slow, fast := look*9/10, look*11/10
+	for name, c := range map[string]struct {
+		each  lease.Readings // how far each clock goes from one look to the next
+		agree bool
+	}{
+		"a slow and a fast clock":         {lease.Readings{Monotonic: slow, Boot: fast, Wall: look}, true},
+		"the other way":                   {lease.Readings{Monotonic: fast, Boot: slow, Wall: look}, true},
+		"monotonic between both":          {lease.Readings{Monotonic: look, Boot: slow, Wall: fast}, true},
+		"boot time runs away":             {lease.Readings{Monotonic: look, Boot: look + 90*time.Millisecond, Wall: look}, false},
+		"wall time stays behind":          {lease.Readings{Monotonic: look, Boot: look, Wall: 10 * time.Millisecond}, false},
+		"beyond the margin, but a little": {lease.Readings{Monotonic: slow, Boot: fast + 5*time.Millisecond, Wall: look}, false},
+	} {
+		var now lease.Readings
+		var err error
+		w := lease.NewWatch(lease.Default())
+		for range 36_000 {
+			now.Monotonic, now.Boot, now.Wall = now.Monotonic+c.each.Monotonic, now.Boot+c.each.Boot, now.Wall+c.each.Wall
+			err = errors.Join(err, w.Look(now))
+		}
+		if (err == nil) != c.agree {
+			t.Errorf("%s: agree %t", name, err == nil)
 		}
 	}
 }
