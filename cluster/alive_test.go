@@ -83,10 +83,13 @@ func TestAliveSeesAStuckLoop(t *testing.T) {
 	})
 }
 
-func (w *world) othersOf(id cluster.NodeID) []cluster.NodeID {
+// othersOf are all nodes but some.
+func (w *world) othersOf(some ...cluster.NodeID) []cluster.NodeID {
 	var all []cluster.NodeID
-	for _, o := range w.others(id) {
-		all = append(all, cluster.NodeID(o))
+	for id := range w.nodes {
+		if !contains(some, id) {
+			all = append(all, id)
+		}
 	}
 	return all
 }

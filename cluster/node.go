@@ -53,6 +53,9 @@ type Node struct {
 
 	fences fencing
 
+	hearing sync.Mutex // nobody takes another renewal between a word of peers' clocks and what follows from it
+	peers   *lease.Peers
+
 	applied    *signal // the FSM moved
 	leadership *signal // the leader, the term or the tenure may have changed
 	reported   *signal // a node renewed its lease here
@@ -88,6 +91,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.holder = lease.NewHolder(string(cfg.ID), cfg.Boot, cfg.Clock).With(cfg.Lease, n.disk.incarnation, cfg.BootClock)
+	n.peers = lease.NewPeers(cfg.Lease, cfg.Boot, cfg.Clock)
 	return n, nil
 }
 

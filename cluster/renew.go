@@ -24,6 +24,8 @@ func (n *Node) WantAvailableLease() { n.holder.Want() }
 
 // grantLease answers a renewal, of this node or another, by the same rule.
 func (n *Node) grantLease(r lease.Renew) (lease.Grant, error) {
+	// First of all, and whoever leads: what follows must not rest on a clock that this very message shows to have stood still.
+	_ = n.hear(lease.Reading{Boot: r.Boot, Uptime: r.Uptime}, nil)
 	table := n.tenure.Load()
 	if table == nil {
 		if n.IsLeader() {
@@ -96,11 +98,7 @@ func (n *Node) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = n.holder.Install(grant, n.cfg.Applied)
-	if errors.Is(err, lease.ErrClock) {
-		n.distrustClock(err)
-	}
-	return err
+	return n.holder.Install(grant, n.cfg.Applied)
 }
 
 func (n *Node) requestGrant(ctx context.Context, leader NodeID, r lease.Renew) (lease.Grant, error) {
@@ -115,6 +113,9 @@ func (n *Node) requestGrant(ctx context.Context, leader NodeID, r lease.Renew) (
 	if err != nil {
 		return lease.Grant{}, rpcError(ctx, err)
 	}
+	if err := n.hear(clocksFromProto(reply)); err != nil { // a refusal shows as much as a grant
+		return lease.Grant{}, err
+	}
 	if err := outcomeError(reply.GetOutcome(), "renewal refused"); err != nil {
 		return lease.Grant{}, fmt.Errorf("%s: %w", leader, err)
 	}
@@ -125,8 +126,15 @@ func grantFromProto(r *clusterpb.RenewReply) lease.Grant {
 	return lease.Grant{
 		Boot: r.GetBoot(), Seq: r.GetSeq(), Term: r.GetTerm(), GrantSeq: r.GetGrantSeq(),
 		Duration: time.Duration(r.GetDuration()), Floor: r.GetFloor(), Available: time.Duration(r.GetAvailable()),
-		Clock: time.Duration(r.GetClock()), Withheld: r.GetWithheld(),
+		Withheld: r.GetWithheld(),
 	}
+}
+
+func clocksFromProto(r *clusterpb.RenewReply) (from lease.Reading, others []lease.Reading) {
+	for _, o := range r.GetOthers() {
+		others = append(others, lease.Reading{Boot: o.GetBoot(), Uptime: time.Duration(o.GetUptime())})
+	}
+	return lease.Reading{Boot: r.GetClockOf(), Uptime: time.Duration(r.GetClock())}, others
 }
 
 // waitEither waits for an event or for d, and reports whether ctx outlived it.

@@ -83,10 +83,12 @@ func (s *peerServer) Renew(ctx context.Context, req *clusterpb.RenewRequest) (*c
 		return nil, status.Error(codes.PermissionDenied, "a node renews for itself only")
 	}
 	grant, err := s.node.grantLease(renewFromProto(req))
+	reply := grantToProto(grant)
 	if err != nil {
-		return &clusterpb.RenewReply{Outcome: renewOutcome(err)}, nil
+		reply = &clusterpb.RenewReply{Outcome: renewOutcome(err)}
 	}
-	return grantToProto(grant), nil
+	addClocks(reply, s.node)
+	return reply, nil
 }
 
 func (s *peerServer) ReadIndex(ctx context.Context, _ *clusterpb.ReadIndexRequest) (*clusterpb.ReadIndexReply, error) {
@@ -141,6 +143,14 @@ func renewToProto(r lease.Renew) *clusterpb.RenewRequest {
 func grantToProto(g lease.Grant) *clusterpb.RenewReply {
 	return &clusterpb.RenewReply{
 		Outcome: clusterpb.Outcome_OUTCOME_OK, Boot: g.Boot, Seq: g.Seq, Term: g.Term, GrantSeq: g.GrantSeq,
-		Duration: int64(g.Duration), Floor: g.Floor, Available: int64(g.Available), Clock: int64(g.Clock), Withheld: g.Withheld,
+		Duration: int64(g.Duration), Floor: g.Floor, Available: int64(g.Available), Withheld: g.Withheld,
+	}
+}
+
+func addClocks(to *clusterpb.RenewReply, n *Node) {
+	own, others := n.say()
+	to.Clock, to.ClockOf = int64(own.Uptime), own.Boot
+	for _, o := range others {
+		to.Others = append(to.Others, &clusterpb.Reading{Boot: o.Boot, Uptime: int64(o.Uptime)})
 	}
 }

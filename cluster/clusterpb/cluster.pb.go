@@ -350,8 +350,11 @@ type RenewReply struct {
 	Floor    uint64 `protobuf:"varint,7,opt,name=floor,proto3" json:"floor,omitempty"`
 	// Nanoseconds, as duration: the longer lease, if it was wanted.
 	Available int64 `protobuf:"varint,8,opt,name=available,proto3" json:"available,omitempty"`
-	// The leader's clock in nanoseconds since an origin of its own, when it granted.
-	Clock int64 `protobuf:"varint,9,opt,name=clock,proto3" json:"clock,omitempty"`
+	// What the answering node says of clocks, whatever the outcome: for how long its own process has run, and for how long others
+	// that it has heard lately have, to its knowledge.
+	Clock   int64      `protobuf:"varint,9,opt,name=clock,proto3" json:"clock,omitempty"`
+	ClockOf string     `protobuf:"bytes,10,opt,name=clock_of,json=clockOf,proto3" json:"clock_of,omitempty"`
+	Others  []*Reading `protobuf:"bytes,11,rep,name=others,proto3" json:"others,omitempty"`
 	// The node was ordered to serve nothing.
 	Withheld      bool `protobuf:"varint,20,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -451,11 +454,78 @@ func (x *RenewReply) GetClock() int64 {
 	return 0
 }
 
+func (x *RenewReply) GetClockOf() string {
+	if x != nil {
+		return x.ClockOf
+	}
+	return ""
+}
+
+func (x *RenewReply) GetOthers() []*Reading {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
 func (x *RenewReply) GetWithheld() bool {
 	if x != nil {
 		return x.Withheld
 	}
 	return false
+}
+
+// Reading of a process's lease clock, in nanoseconds since the process began.
+type Reading struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Boot          string                 `protobuf:"bytes,1,opt,name=boot,proto3" json:"boot,omitempty"`
+	Uptime        int64                  `protobuf:"varint,2,opt,name=uptime,proto3" json:"uptime,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reading) Reset() {
+	*x = Reading{}
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reading) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reading) ProtoMessage() {}
+
+func (x *Reading) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reading.ProtoReflect.Descriptor instead.
+func (*Reading) Descriptor() ([]byte, []int) {
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Reading) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
+}
+
+func (x *Reading) GetUptime() int64 {
+	if x != nil {
+		return x.Uptime
+	}
+	return 0
 }
 
 type ReadIndexRequest struct {
@@ -466,7 +536,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +548,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +561,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 type ReadIndexReply struct {
@@ -505,7 +575,7 @@ type ReadIndexReply struct {
 
 func (x *ReadIndexReply) Reset() {
 	*x = ReadIndexReply{}
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +587,7 @@ func (x *ReadIndexReply) String() string {
 func (*ReadIndexReply) ProtoMessage() {}
 
 func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +600,7 @@ func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexReply.ProtoReflect.Descriptor instead.
 func (*ReadIndexReply) Descriptor() ([]byte, []int) {
-	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReadIndexReply) GetOutcome() Outcome {
@@ -562,7 +632,7 @@ type EchoRequest struct {
 
 func (x *EchoRequest) Reset() {
 	*x = EchoRequest{}
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +644,7 @@ func (x *EchoRequest) String() string {
 func (*EchoRequest) ProtoMessage() {}
 
 func (x *EchoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +657,7 @@ func (x *EchoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EchoRequest.ProtoReflect.Descriptor instead.
 func (*EchoRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 type EchoReply struct {
@@ -599,7 +669,7 @@ type EchoReply struct {
 
 func (x *EchoReply) Reset() {
 	*x = EchoReply{}
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +681,7 @@ func (x *EchoReply) String() string {
 func (*EchoReply) ProtoMessage() {}
 
 func (x *EchoReply) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +694,7 @@ func (x *EchoReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EchoReply.ProtoReflect.Descriptor instead.
 func (*EchoReply) Descriptor() ([]byte, []int) {
-	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EchoReply) GetTerm() uint64 {
@@ -644,7 +714,7 @@ type FenceRequest struct {
 
 func (x *FenceRequest) Reset() {
 	*x = FenceRequest{}
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +726,7 @@ func (x *FenceRequest) String() string {
 func (*FenceRequest) ProtoMessage() {}
 
 func (x *FenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +739,7 @@ func (x *FenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceRequest.ProtoReflect.Descriptor instead.
 func (*FenceRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FenceRequest) GetIndex() uint64 {
@@ -697,7 +767,7 @@ type FenceReply struct {
 
 func (x *FenceReply) Reset() {
 	*x = FenceReply{}
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +779,7 @@ func (x *FenceReply) String() string {
 func (*FenceReply) ProtoMessage() {}
 
 func (x *FenceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +792,7 @@ func (x *FenceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FenceReply.ProtoReflect.Descriptor instead.
 func (*FenceReply) Descriptor() ([]byte, []int) {
-	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FenceReply) GetOutcome() Outcome {
@@ -748,7 +818,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +830,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +843,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JoinRequest) GetPayload() []byte {
@@ -794,7 +864,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +876,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_cluster_clusterpb_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +889,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+	return file_cluster_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JoinReply) GetOutcome() Outcome {
@@ -870,7 +940,7 @@ const file_cluster_clusterpb_cluster_proto_rawDesc = "" +
 	"\tremaining\x18\n" +
 	" \x01(\x03R\tremaining\x12/\n" +
 	"\x13remaining_available\x18\v \x01(\x03R\x12remainingAvailable\x12%\n" +
-	"\x0ewant_available\x18\f \x01(\bR\rwantAvailable\"\x9d\x02\n" +
+	"\x0ewant_available\x18\f \x01(\bR\rwantAvailable\"\xee\x02\n" +
 	"\n" +
 	"RenewReply\x126\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1c.conclave.cluster.v1.OutcomeR\aoutcome\x12\x12\n" +
@@ -881,8 +951,14 @@ const file_cluster_clusterpb_cluster_proto_rawDesc = "" +
 	"\bduration\x18\x06 \x01(\x03R\bduration\x12\x14\n" +
 	"\x05floor\x18\a \x01(\x04R\x05floor\x12\x1c\n" +
 	"\tavailable\x18\b \x01(\x03R\tavailable\x12\x14\n" +
-	"\x05clock\x18\t \x01(\x03R\x05clock\x12\x1a\n" +
-	"\bwithheld\x18\x14 \x01(\bR\bwithheld\"\x12\n" +
+	"\x05clock\x18\t \x01(\x03R\x05clock\x12\x19\n" +
+	"\bclock_of\x18\n" +
+	" \x01(\tR\aclockOf\x124\n" +
+	"\x06others\x18\v \x03(\v2\x1c.conclave.cluster.v1.ReadingR\x06others\x12\x1a\n" +
+	"\bwithheld\x18\x14 \x01(\bR\bwithheld\"5\n" +
+	"\aReading\x12\x12\n" +
+	"\x04boot\x18\x01 \x01(\tR\x04boot\x12\x16\n" +
+	"\x06uptime\x18\x02 \x01(\x03R\x06uptime\"\x12\n" +
 	"\x10ReadIndexRequest\"x\n" +
 	"\x0eReadIndexReply\x126\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1c.conclave.cluster.v1.OutcomeR\aoutcome\x12\x14\n" +
@@ -933,45 +1009,47 @@ func file_cluster_clusterpb_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_cluster_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cluster_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_cluster_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_cluster_clusterpb_cluster_proto_goTypes = []any{
 	(Outcome)(0),             // 0: conclave.cluster.v1.Outcome
 	(*CallRequest)(nil),      // 1: conclave.cluster.v1.CallRequest
 	(*CallReply)(nil),        // 2: conclave.cluster.v1.CallReply
 	(*RenewRequest)(nil),     // 3: conclave.cluster.v1.RenewRequest
 	(*RenewReply)(nil),       // 4: conclave.cluster.v1.RenewReply
-	(*ReadIndexRequest)(nil), // 5: conclave.cluster.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),   // 6: conclave.cluster.v1.ReadIndexReply
-	(*EchoRequest)(nil),      // 7: conclave.cluster.v1.EchoRequest
-	(*EchoReply)(nil),        // 8: conclave.cluster.v1.EchoReply
-	(*FenceRequest)(nil),     // 9: conclave.cluster.v1.FenceRequest
-	(*FenceReply)(nil),       // 10: conclave.cluster.v1.FenceReply
-	(*JoinRequest)(nil),      // 11: conclave.cluster.v1.JoinRequest
-	(*JoinReply)(nil),        // 12: conclave.cluster.v1.JoinReply
+	(*Reading)(nil),          // 5: conclave.cluster.v1.Reading
+	(*ReadIndexRequest)(nil), // 6: conclave.cluster.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),   // 7: conclave.cluster.v1.ReadIndexReply
+	(*EchoRequest)(nil),      // 8: conclave.cluster.v1.EchoRequest
+	(*EchoReply)(nil),        // 9: conclave.cluster.v1.EchoReply
+	(*FenceRequest)(nil),     // 10: conclave.cluster.v1.FenceRequest
+	(*FenceReply)(nil),       // 11: conclave.cluster.v1.FenceReply
+	(*JoinRequest)(nil),      // 12: conclave.cluster.v1.JoinRequest
+	(*JoinReply)(nil),        // 13: conclave.cluster.v1.JoinReply
 }
 var file_cluster_clusterpb_cluster_proto_depIdxs = []int32{
 	0,  // 0: conclave.cluster.v1.CallReply.outcome:type_name -> conclave.cluster.v1.Outcome
 	0,  // 1: conclave.cluster.v1.RenewReply.outcome:type_name -> conclave.cluster.v1.Outcome
-	0,  // 2: conclave.cluster.v1.ReadIndexReply.outcome:type_name -> conclave.cluster.v1.Outcome
-	0,  // 3: conclave.cluster.v1.FenceReply.outcome:type_name -> conclave.cluster.v1.Outcome
-	0,  // 4: conclave.cluster.v1.JoinReply.outcome:type_name -> conclave.cluster.v1.Outcome
-	1,  // 5: conclave.cluster.v1.Peer.Call:input_type -> conclave.cluster.v1.CallRequest
-	3,  // 6: conclave.cluster.v1.Peer.Renew:input_type -> conclave.cluster.v1.RenewRequest
-	5,  // 7: conclave.cluster.v1.Peer.ReadIndex:input_type -> conclave.cluster.v1.ReadIndexRequest
-	7,  // 8: conclave.cluster.v1.Peer.Echo:input_type -> conclave.cluster.v1.EchoRequest
-	9,  // 9: conclave.cluster.v1.Peer.Fence:input_type -> conclave.cluster.v1.FenceRequest
-	11, // 10: conclave.cluster.v1.Join.Join:input_type -> conclave.cluster.v1.JoinRequest
-	2,  // 11: conclave.cluster.v1.Peer.Call:output_type -> conclave.cluster.v1.CallReply
-	4,  // 12: conclave.cluster.v1.Peer.Renew:output_type -> conclave.cluster.v1.RenewReply
-	6,  // 13: conclave.cluster.v1.Peer.ReadIndex:output_type -> conclave.cluster.v1.ReadIndexReply
-	8,  // 14: conclave.cluster.v1.Peer.Echo:output_type -> conclave.cluster.v1.EchoReply
-	10, // 15: conclave.cluster.v1.Peer.Fence:output_type -> conclave.cluster.v1.FenceReply
-	12, // 16: conclave.cluster.v1.Join.Join:output_type -> conclave.cluster.v1.JoinReply
-	11, // [11:17] is the sub-list for method output_type
-	5,  // [5:11] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	5,  // 2: conclave.cluster.v1.RenewReply.others:type_name -> conclave.cluster.v1.Reading
+	0,  // 3: conclave.cluster.v1.ReadIndexReply.outcome:type_name -> conclave.cluster.v1.Outcome
+	0,  // 4: conclave.cluster.v1.FenceReply.outcome:type_name -> conclave.cluster.v1.Outcome
+	0,  // 5: conclave.cluster.v1.JoinReply.outcome:type_name -> conclave.cluster.v1.Outcome
+	1,  // 6: conclave.cluster.v1.Peer.Call:input_type -> conclave.cluster.v1.CallRequest
+	3,  // 7: conclave.cluster.v1.Peer.Renew:input_type -> conclave.cluster.v1.RenewRequest
+	6,  // 8: conclave.cluster.v1.Peer.ReadIndex:input_type -> conclave.cluster.v1.ReadIndexRequest
+	8,  // 9: conclave.cluster.v1.Peer.Echo:input_type -> conclave.cluster.v1.EchoRequest
+	10, // 10: conclave.cluster.v1.Peer.Fence:input_type -> conclave.cluster.v1.FenceRequest
+	12, // 11: conclave.cluster.v1.Join.Join:input_type -> conclave.cluster.v1.JoinRequest
+	2,  // 12: conclave.cluster.v1.Peer.Call:output_type -> conclave.cluster.v1.CallReply
+	4,  // 13: conclave.cluster.v1.Peer.Renew:output_type -> conclave.cluster.v1.RenewReply
+	7,  // 14: conclave.cluster.v1.Peer.ReadIndex:output_type -> conclave.cluster.v1.ReadIndexReply
+	9,  // 15: conclave.cluster.v1.Peer.Echo:output_type -> conclave.cluster.v1.EchoReply
+	11, // 16: conclave.cluster.v1.Peer.Fence:output_type -> conclave.cluster.v1.FenceReply
+	13, // 17: conclave.cluster.v1.Join.Join:output_type -> conclave.cluster.v1.JoinReply
+	12, // [12:18] is the sub-list for method output_type
+	6,  // [6:12] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_cluster_clusterpb_cluster_proto_init() }
@@ -985,7 +1063,7 @@ func file_cluster_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_clusterpb_cluster_proto_rawDesc), len(file_cluster_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -22,12 +22,8 @@ func (m monotonic) Now() time.Duration { return time.Since(m.origin) }
 // ErrClock: this machine's clocks do not agree with each other, or with another node's. One of them stood still or jumped.
 var ErrClock = errors.New("lease: clocks disagree")
 
-const (
-	// maxDisagreement between the clocks of one machine, beyond what rates explain.
-	maxDisagreement = 100 * time.Millisecond
-	// maxJump of another node's clock against this one's. Below it are delays of messages.
-	maxJump = time.Second
-)
+// maxDisagreement between the clocks of one machine, beyond what rates explain.
+const maxDisagreement = 100 * time.Millisecond
 
 // Watch compares the clocks of one machine with each other, look by look.
 type Watch struct {
@@ -72,23 +68,4 @@ func beyond(difference, allowed time.Duration) time.Duration {
 		return min(0, difference+allowed)
 	}
 	return max(0, difference-allowed)
-}
-
-// pace compares another node's clock with this one's. A delay makes the other's readings look late and never early, so one that
-// is early, by more than rates can explain, shows that this clock stood still.
-type pace struct {
-	ahead, at time.Duration // the most that the other was ahead, and when
-	begun     bool
-}
-
-// stood reports whether this clock stood still since an earlier reading of the other.
-func (p *pace) stood(theirs, ours time.Duration, rho float64) bool {
-	ahead := theirs - ours
-	drift := time.Duration(float64(ours-p.at) * 2 * rho / (1 - rho))
-	stood := p.begun && ahead > p.ahead+drift+maxJump
-	if !stood && p.begun {
-		ahead = max(ahead, p.ahead-drift)
-	}
-	p.ahead, p.at, p.begun = ahead, ours, true
-	return stood
 }

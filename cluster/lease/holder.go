@@ -38,8 +38,6 @@ type Holder struct {
 	sent, sentSure time.Duration // when seq was made, before it was sent
 	term           uint64        // highest term ever reported
 	echo           Echo
-	leader         pace // of the leader of paceTerm
-	paceTerm       uint64
 }
 
 // NewHolder returns a holder without a lease. boot must be unique to this process.
@@ -100,10 +98,6 @@ func (h *Holder) Install(g Grant, applied func() uint64) error {
 		return ErrOldTerm // this node promised a newer leader to listen to nobody older
 	}
 	h.echo = Echo{Term: g.Term, GrantSeq: g.GrantSeq}
-	if h.stood(g) {
-		h.drop()
-		return ErrClock
-	}
 	if g.Withheld {
 		h.drop()
 		return ErrWithheld
@@ -122,17 +116,6 @@ func (h *Holder) Install(g Grant, applied func() uint64) error {
 		h.extend(Available, g.Available, g.Term)
 	}
 	return nil
-}
-
-// stood compares this clock with the leader's.
-func (h *Holder) stood(g Grant) bool {
-	if g.Clock == 0 {
-		return false
-	}
-	if g.Term != h.paceTerm {
-		h.leader, h.paceTerm = pace{}, g.Term
-	}
-	return h.leader.stood(g.Clock, h.clock.Now(), h.cfg.Rho)
 }
 
 // extend keeps the later of two leases: a lease that was granted stays good for as long as somebody waits for it.

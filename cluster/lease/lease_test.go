@@ -180,30 +180,6 @@ func TestRenewReadsTheTermNow(t *testing.T) {
 	}
 }
 
-// TestHolderDropsWhenItsClockStoodStill: the leader's clock went on without this node's.
-func TestHolderDropsWhenItsClockStoodStill(t *testing.T) {
-	clock := &fakeClock{now: time.Hour}
-	h := lease.NewHolder("n2", "boot", clock)
-	give := func(leader time.Duration) error {
-		g := answer(h.Renew(fixed(1), fixed(0)), 1, 3*time.Second)
-		g.Clock = leader
-		return h.Install(g, fixed(0))
-	}
-	leader := time.Minute
-	for range 50 { // a tenth faster is a rate, and no accident
-		clock.now, leader = clock.now+time.Second, leader+1100*time.Millisecond
-		if err := give(leader); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := give(leader - 2*time.Second); err != nil {
-		t.Errorf("a grant that was delayed: %v", err)
-	}
-	if err := give(leader + 2*time.Second); !errors.Is(err, lease.ErrClock) || h.Lease().Valid() {
-		t.Errorf("after standing still: %v, lease %t", err, h.Lease().Valid())
-	}
-}
-
 func TestWatchComparesClocks(t *testing.T) {
 	start := lease.Readings{Monotonic: 5, Boot: time.Hour, Wall: 1e18}
 	for name, c := range map[string]struct {

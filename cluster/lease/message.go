@@ -43,7 +43,6 @@ type Grant struct {
 	Duration  time.Duration
 	Available time.Duration // of the longer lease; zero unless asked for
 	Floor     uint64        // index of the last restriction that the leader's state contains
-	Clock     time.Duration // the leader's clock when it granted; only differences mean anything; zero: not told
 	Withheld  bool          // the node was ordered to serve nothing: there is no lease to ask for again soon
 }
 

@@ -59,8 +59,7 @@ type boot struct {
 	seen    time.Duration // when it last renewed
 	expiry  Durations     // of what this leader granted it; meaningless unless granted
 	granted [kinds]bool
-	old     Durations // until when it may hold leases of earlier terms
-	clock   pace
+	old     Durations     // until when it may hold leases of earlier terms
 	fenced  []uint64      // restrictions for which it has put up a fence, latest last
 	sent    []sentMark    // latest last
 	goal    uint64        // a floor that it was told of, and has not reported yet when it lags
@@ -136,9 +135,6 @@ func (t *Table) Renew(r Renew, floor func() uint64) (Grant, error) {
 	b, err := t.boot(r, now)
 	if err != nil {
 		return Grant{}, err
-	}
-	if b.clock.stood(r.Uptime, now, t.cfg.Rho) {
-		t.distrust(now)
 	}
 	b.applied, b.seen = max(b.applied, r.Applied), now
 	t.register(r, b, now)
@@ -216,11 +212,7 @@ func (t *Table) sinceElection() (last Durations) {
 func (t *Table) Distrust() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.distrust(t.clock.Now())
-}
-
-func (t *Table) distrust(now time.Duration) {
-	t.elected = now
+	t.elected = t.clock.Now()
 	for _, s := range t.nodes {
 		s.evidence, s.before = false, t.sinceElection()
 		for _, b := range s.boots {
@@ -251,7 +243,7 @@ func (t *Table) grant(r Renew, b *boot, now time.Duration, floor uint64) Grant {
 	if len(b.sent) > maxEchoes {
 		b.sent = slices.Delete(b.sent, 0, len(b.sent)-maxEchoes)
 	}
-	g := Grant{Boot: r.Boot, Seq: r.Seq, Term: t.term, GrantSeq: t.seq, Floor: floor, Clock: now + 1}
+	g := Grant{Boot: r.Boot, Seq: r.Seq, Term: t.term, GrantSeq: t.seq, Floor: floor}
 	if g.Withheld = t.withheld(r.Node); g.Withheld {
 		return g
 	}
