@@ -106,6 +106,7 @@ func (x *execution) completeBarrier(c CompleteBarrier) error {
 		Action: "barrier.done", Subject: b.Subject, SubjectID: string(id), From: BarrierPending.String(), To: BarrierDone.String(),
 		Detail: fmt.Sprintf("restriction=%d waited=%s", c.Restriction, strings.Join(texts[string](c.Waited), ",")),
 	})
+	x.settleLapse(b)
 	x.settleNode(b)
 	return nil
 }

@@ -208,9 +208,19 @@ func (x *execution) lapseUse(c LapseUse) error {
 	x.restrict(nodeSubject(n.ID))
 	x.beginLedger()
 	lapses := slices.DeleteFunc(slices.Clone(x.ledger.lapses), func(l useLapse) bool { return l.node == n.ID })
-	lapses = append(lapses, useLapse{n.ID, x.index})
+	lapses = append(lapses, useLapse{node: n.ID, index: x.index})
 	slices.SortFunc(lapses, func(a, b useLapse) int { return cmp.Compare(a.node, b.node) })
 	x.ledger.lapses = lapses
 	x.emit(Event{Action: "node.lapse-use", Subject: nodeSubject(n.ID), Reason: "nobody hears from it"})
 	return nil
+}
+
+// settleLapse notes when a lapse was in force everywhere.
+func (x *execution) settleLapse(b PendingBarrier) {
+	i := slices.IndexFunc(x.ledger.lapses, func(l useLapse) bool { return l.index == b.Index })
+	if i < 0 || x.FeatureLevel() < levelOfRigour {
+		return
+	}
+	x.ledger.lapses = slices.Clone(x.ledger.lapses)
+	x.ledger.lapses[i].done = toMillis(x.now)
 }

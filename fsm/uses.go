@@ -40,6 +40,7 @@ type useLedger struct {
 type useLapse struct {
 	node  NodeID
 	index uint64
+	done  int64 // when that was in force everywhere, Unix milliseconds; 0: not yet
 }
 
 // UseRecord is the record of a key's uses, nil if there is none. It must not be modified.
@@ -152,7 +153,7 @@ func (s *State) useOf(k *Key) Use {
 }
 
 // roll begins a window. Blocks that nobody can be spending any more are dropped; what was left of them may have been spent in this window,
-// because it can have begun before they ended, so it counts in it as spent.
+// because it can have begun before they ended, so it counts in it as spent, unless it is known that it cannot.
 func (s *State) roll(k *Key, u *Use) {
 	var lost Amount
 	u.Limited.Spent = Amount{}
@@ -160,7 +161,9 @@ func (s *State) roll(k *Key, u *Use) {
 		if s.spendable(b) {
 			return false
 		}
-		lost = lost.plus(b.Left())
+		if !s.lapsedBefore(b, u.Window) {
+			lost = lost.plus(b.Left())
+		}
 		return true
 	})
 	if s.FeatureLevel() >= levelOfRigour {
@@ -168,6 +171,13 @@ func (s *State) roll(k *Key, u *Use) {
 		a.Spent = lost
 		*u = s.charged(k, *u, 0, a)
 	}
+}
+
+// lapsedBefore reports that a block was ended by a lapse that was in force everywhere before a time.
+func (s *State) lapsedBefore(b UseBlock, at int64) bool {
+	return slices.ContainsFunc(s.ledger.lapses, func(l useLapse) bool {
+		return l.node == b.Node && b.Opened < l.index && l.done != 0 && l.done < at
+	})
 }
 
 // classLimit is the budget that a key's class gives it.

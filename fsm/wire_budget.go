@@ -170,7 +170,7 @@ func (s *State) accountFromWire(w *fsmpb.UseAccount) UseAccount {
 
 func ledgerToWire(l useLedger) *fsmpb.UseLedger {
 	return &fsmpb.UseLedger{SinceMs: toMillis(l.since), Lapses: mapped(l.lapses, func(l useLapse) *fsmpb.UseLapse {
-		return &fsmpb.UseLapse{Node: string(l.node), Index: l.index}
+		return &fsmpb.UseLapse{Node: string(l.node), Index: l.index, DoneMs: l.done}
 	})}
 }
 
@@ -179,7 +179,7 @@ func (s *State) restoreLedger(w *fsmpb.UseLedger) error {
 		return invalid("it stands twice")
 	}
 	s.ledger = useLedger{since: fromMillis(w.GetSinceMs()), lapses: mapped(w.GetLapses(), func(l *fsmpb.UseLapse) useLapse {
-		return useLapse{NodeID(l.GetNode()), l.GetIndex()}
+		return useLapse{NodeID(l.GetNode()), l.GetIndex(), l.GetDoneMs()}
 	})}
 	return nil
 }

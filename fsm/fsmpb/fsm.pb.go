@@ -6357,6 +6357,7 @@ type UseLapse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	DoneMs        int64                  `protobuf:"varint,3,opt,name=done_ms,json=doneMs,proto3" json:"done_ms,omitempty"` // log time at which it was in force everywhere
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6401,6 +6402,13 @@ func (x *UseLapse) GetNode() string {
 func (x *UseLapse) GetIndex() uint64 {
 	if x != nil {
 		return x.Index
+	}
+	return 0
+}
+
+func (x *UseLapse) GetDoneMs() int64 {
+	if x != nil {
+		return x.DoneMs
 	}
 	return 0
 }
@@ -7446,10 +7454,11 @@ const file_fsm_fsmpb_fsm_proto_rawDesc = "" +
 	"\bversions\x18\x05 \x03(\v2\x1b.conclave.fsm.v1.VersionUseR\bversions\x12&\n" +
 	"\x0fclass_window_ms\x18\x06 \x01(\x03R\rclassWindowMs\x12;\n" +
 	"\vclass_spent\x18\a \x01(\v2\x1a.conclave.fsm.v1.UseAmountR\n" +
-	"classSpent\"4\n" +
+	"classSpent\"M\n" +
 	"\bUseLapse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"Y\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x17\n" +
+	"\adone_ms\x18\x03 \x01(\x03R\x06doneMs\"Y\n" +
 	"\tUseLedger\x12\x19\n" +
 	"\bsince_ms\x18\x01 \x01(\x03R\asinceMs\x121\n" +
 	"\x06lapses\x18\x02 \x03(\v2\x19.conclave.fsm.v1.UseLapseR\x06lapses\"6\n" +
