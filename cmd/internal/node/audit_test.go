@@ -49,7 +49,7 @@ func (w *world) usesOf(id fsm.NodeID) (all []usage.Entry) {
 func (w *world) settled() map[fsm.NodeID]*fsm.State {
 	w.t.Helper()
 	var states map[fsm.NodeID]*fsm.State
-	w.within(time.Minute, "all nodes at one index, no barrier pending", func() bool {
+	w.within(3*time.Minute, "all nodes at one index, no barrier pending", func() bool {
 		states = map[fsm.NodeID]*fsm.State{}
 		for _, p := range w.live() {
 			states[p.id] = p.replica.State()
