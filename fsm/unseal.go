@@ -143,11 +143,16 @@ func (x *execution) countUnsealed(id NodeID) {
 func (x *execution) endUnseal(open Ceremony) {
 	roster, _ := x.Roster()
 	for _, rn := range roster.Nodes {
-		if n, member := x.Node(rn.ID); member && n.UnsealedAt <= open.StartedIndex {
+		if n, member := x.Node(rn.ID); member && (n.UnsealedAt <= open.StartedIndex || x.sealedSince(open, n)) {
 			return
 		}
 	}
 	x.note(open, "", "done", "", PhaseDone)
+}
+
+// sealedSince reports that a node has judged a share after it had reported: only a sealed one does, so it has begun anew and waits for more.
+func (x *execution) sealedSince(open Ceremony, n Node) bool {
+	return x.FeatureLevel() >= levelOfRigour && slices.ContainsFunc(open.Verdicts, func(v ShareVerdict) bool { return v.Node == n.ID && v.Index > n.UnsealedAt })
 }
 
 // sealCluster is one officer's order. It also aborts an open unseal ceremony: shares that came before the order must not
