@@ -213,6 +213,14 @@ func TestUsesOfEveryAlgorithmCount(t *testing.T) {
 		t.Error("class standard does not rotate by uses")
 	}
 	s.must(fsm.SetKeyClass{Name: "k", Class: "busy"})
+	lazy := class
+	lazy.Name, lazy.RotateUses = "lazy", 1<<40
+	s.must(fsm.CreateClass{Class: lazy})
+	s.must(fsm.CreateKey{ID: fsm.KeyID(uuid("l")), Name: "l", Class: "lazy", Algorithm: "ed25519", Material: material(1)})
+	s.must(fsm.RecordUse{Node: "n2", Versions: []fsm.UsedVersion{{Key: fsm.KeyID(uuid("l")), Version: 1, Operations: 1 << 33}}})
+	if len(worn(s.m.State())) != 0 {
+		t.Error("the bound of AES-GCM holds for Ed25519")
+	}
 	if k := s.key("k"); !s.m.State().CountsForRotation(&k) {
 		t.Error("class busy does")
 	}

@@ -232,12 +232,12 @@ func (s *State) noteWear(id KeyID, u *Use) {
 // wears: so much is reserved that the bound is near, or so much was done that the key's class has it rotated. A class that changes
 // counts from the next report on.
 func (s *State) wears(id KeyID, a UseAccount) bool {
-	if a.Total().Operations >= gcmWorn {
-		return true
-	}
 	k := s.KeyRecordByID(id)
 	if k == nil {
 		return false
+	}
+	if BoundsInvocations(k.Algorithm) && a.Total().Operations >= gcmWorn {
+		return true
 	}
 	c := s.ClassRecord(k.Class)
 	return c != nil && c.RotateUses > 0 && a.Spent.Operations >= c.RotateUses
