@@ -123,6 +123,9 @@ func fitting(k Key, c ChangeKey, level uint32) ([]Version, error) {
 
 // misfit names the state that is in the way, and what to do.
 func misfit(k Key, c ChangeKey, v KeyVersion) error {
+	if v.State == StateDestroyScheduled && v.Before == StateCompromised && c.meaning() == ActionCompromise {
+		return refuse(CodeState, "key %s version %d is %s, and its compromise is recorded already: see its dates (conclave key get)", k.Name, v.Version, v.State)
+	}
 	return refuse(CodeState, "key %s version %d is %s: %s is not possible; %s", k.Name, v.Version, v.State, c.Action, advice(c.Action, v.State))
 }
 

@@ -13,7 +13,8 @@ import (
 //	3  exports (ExportKey, UpdateKey.NeverExportable), and that a rotation keeps the key's exportability; a key's own use budget lies within its class's
 //	4  a class's budget is counted beside a key's own; a block that ends counts once more in the window that begins; rotations by uses are carried
 //	   out as what is due, and uses of every algorithm are counted for them; planned dates ask for the approvals of what they do; a class's
-//	   least wait holds for destructions under way; an unseal does not end without a node that was sealed again; a compromise is recorded of what is to be destroyed; the log's time includes refused entries
+//	   least wait holds for destructions under way; a compromise is recorded of what is to be destroyed; an unseal does not end without a
+//	   node that was sealed again; the log's time includes refused entries
 const (
 	oldestLevel = 1
 	// FeatureLevel is the newest that this release understands: what a new cluster begins with.
