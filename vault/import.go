@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,14 +68,7 @@ type importQuery struct {
 
 // digest is of what the holder makes the material of.
 func (q importQuery) digest() [sha256.Size]byte {
-	h := sha256.New()
-	if q.Exportable {
-		h.Write([]byte{1})
-	} else {
-		h.Write([]byte{0})
-	}
-	h.Write(q.Wrapped)
-	return [sha256.Size]byte(h.Sum(nil))
+	return requestHash("import", strconv.FormatBool(q.Exportable), string(q.Wrapped))
 }
 
 // imported is the answer: under the master, and of use only as version 1 of the key with this id.
