@@ -80,7 +80,7 @@ stage_build() {
 # covered PACKAGE PERCENT: its tests reach at least so many of its statements.
 covered() {
   local line
-  line=$(gotest -cover "$1")
+  line=$(gotest -cover "$1") || { echo "$line"; return 1; }
   echo "$line"
   awk -v least="$2" '{ for (i = 1; i <= NF; i++) if ($i == "coverage:") found = $(i + 1) + 0 } END { exit found < least }' <<<"$line" ||
     { echo "the tests of $1 cover less than $2 % of it"; return 1; }
