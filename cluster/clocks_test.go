@@ -97,6 +97,17 @@ func TestAMachineThatSleptDropsItsLease(t *testing.T) {
 	})
 }
 
+// waitsFor: a leader that does not know what it granted acknowledges nothing for a while.
+func (p *process) waitsFor(t *testing.T, index uint64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var pending *cluster.PendingError
+	if _, err := p.AwaitRestriction(ctx, index); !errors.As(err, &pending) {
+		t.Errorf("a leader that does not know what it granted: %v", err)
+	}
+}
+
 // TestALeaderThatSleptWaits: it may have granted what it does not know of, so a restriction waits as after an election.
 func TestALeaderThatSleptWaits(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
@@ -105,12 +116,7 @@ func TestALeaderThatSleptWaits(t *testing.T) {
 		c.boot[leader.id].jump(time.Minute)
 		w.within(200*time.Millisecond, "it notices", func() bool { return c.complaints(leader.id) == 1 })
 		index := w.propose(leader, "forbid x")
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		defer cancel()
-		var pending *cluster.PendingError
-		if _, err := leader.AwaitRestriction(ctx, index); !errors.As(err, &pending) {
-			t.Errorf("a leader that does not know what it granted: %v", err)
-		}
+		leader.waitsFor(t, index)
 		if _, err := leader.AwaitRestriction(t.Context(), index); err != nil {
 			t.Error(err)
 		}
@@ -185,12 +191,7 @@ func TestAFrozenLeaderForgetsItsEvidence(t *testing.T) {
 		c.lease[leader.id].jump(-3 * time.Second)
 		w.within(time.Second, "its own lease is dropped", func() bool { return !leader.Lease().Valid() })
 		index := w.propose(leader, "forbid x")
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		defer cancel()
-		var pending *cluster.PendingError
-		if _, err := leader.AwaitRestriction(ctx, index); !errors.As(err, &pending) {
-			t.Errorf("a leader that does not know what it granted: %v", err)
-		}
+		leader.waitsFor(t, index)
 		w.within(10*time.Second, "all hold leases", func() bool { return w.leases() == 3 })
 	})
 }

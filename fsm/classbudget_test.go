@@ -7,16 +7,23 @@ import (
 	"github.com/conclave-vault/conclave/fsm"
 )
 
-// classBudgeted is a key k of a class "cards" whose budget is 1200 a day, with a block of n1's.
-func classBudgeted(t *testing.T) (*stage, fsm.KeyID, fsm.Class) {
+// classed is a key k of a class "cards" whose budget is so many operations a day.
+func classed(t *testing.T, operations uint64) (*stage, fsm.KeyID, fsm.Class) {
 	t.Helper()
 	s, id := budgeted(t, "ed25519", fsm.UseLimit{})
 	s.raised()
 	class, _ := s.m.State().Class(fsm.ClassStandard)
-	class.Name, class.Budget = "cards", fsm.Budget{Operations: 1200, Period: 24 * time.Hour}
+	class.Name, class.Budget = "cards", fsm.Budget{Operations: operations, Period: 24 * time.Hour}
 	s.must(fsm.CreateClass{Class: class})
 	s.must(fsm.SetKeyClass{Name: "k", Class: "cards"})
 	s.settle()
+	return s, id, class
+}
+
+// classBudgeted is one with 1200, and with a block of n1's.
+func classBudgeted(t *testing.T) (*stage, fsm.KeyID, fsm.Class) {
+	t.Helper()
+	s, id, class := classed(t, 1200)
 	s.must(fsm.ReserveUse{Node: "n1", Boot: "n1-1", Key: id, Seq: 1, Want: operations(1000)})
 	if got := s.left("n1"); got != 100 {
 		t.Fatalf("a block of %d, want 1200/(4×3)", got)
@@ -88,13 +95,7 @@ func spend(s *stage, id fsm.KeyID, seq, want uint64) (spent uint64) {
 // TestAnOwnLimitForgetsNothingOfTheClasss: what was spent of a class's budget counts while the key has a limit of its own, and after, however
 // often one is set and ended.
 func TestAnOwnLimitForgetsNothingOfTheClasss(t *testing.T) {
-	s, id := budgeted(t, "ed25519", fsm.UseLimit{})
-	s.raised()
-	class, _ := s.m.State().Class(fsm.ClassStandard)
-	class.Name, class.Budget = "cards", fsm.Budget{Operations: 2400, Period: 24 * time.Hour}
-	s.must(fsm.CreateClass{Class: class})
-	s.must(fsm.SetKeyClass{Name: "k", Class: "cards"})
-	s.settle()
+	s, id, _ := classed(t, 2400)
 	total := spend(s, id, 1, 2000)
 	for i := range uint64(8) { // each hour has a limit of its own
 		s.must(fsm.SetBudget{Name: "k", Limit: fsm.UseLimit{Amount: operations(100), Per: time.Hour}})
