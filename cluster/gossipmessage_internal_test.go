@@ -174,7 +174,7 @@ func TestGateReadsStreams(t *testing.T) {
 		"whole":                          {good, true},
 		"cut":                            {good[:len(good)-1], false},
 		"cut in its length":              {good[:9], false},
-		"changed":                        {good[:len(good)-1] + "\x00", false},
+		"changed":                        {good[:len(good)-1] + string([]byte{good[len(good)-1] ^ 1}), false},
 		"with another length":            {strings.Replace(good, string(good[6:11]), "\x0a\x00\x00\x00\x40", 1), false},
 		"of another cluster":             {testSeal(t, 1, "else").closeStream(t, goodPing), false},
 		"less than no nodes":             {s.closeStream(t, pushPull("\xff", "\x00", "")), false},
