@@ -37,9 +37,12 @@ type fault struct {
 	run   func(*faults, context.Context, string) error
 }
 
+// cutName is the fault whose latency has a target of its own.
+const cutName = "a node cut"
+
 // deck is what is shuffled and played, again and again.
 var deck = []fault{
-	{"a node cut", 3, onFollower((*faults).cutOff)},
+	{cutName, 3, onFollower((*faults).cutOff)},
 	{"leader killed", 3, onLeader((*faults).kill)},
 	{"a node killed", 2, onFollower((*faults).kill)},
 	{"a node paused", 1, onFollower((*faults).pause)},
@@ -58,7 +61,7 @@ var deck = []fault{
 
 // containerDeck is what is done to containers: what the proxies cannot, and the engine can.
 var containerDeck = []fault{
-	{"a node cut", 2, onFollower((*faults).cutOff)},
+	{cutName, 2, onFollower((*faults).cutOff)},
 	{"leader cut", 1, onLeader((*faults).cutOff)},
 	{"a node killed", 1, onFollower((*faults).kill)},
 	{"leader killed", 1, onLeader((*faults).kill)},

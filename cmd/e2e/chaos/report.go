@@ -80,10 +80,13 @@ func (r *result) counts(w *printer) {
 
 // latencies of restrictions, healthy and by fault.
 func (r *result) latencies(w *printer) {
-	by := map[string][]time.Duration{}
+	by, late := map[string][]time.Duration{}, []restriction(nil)
 	for _, x := range r.h.restrictions {
 		if x.during != "" && x.during != "healthy" {
 			by[x.during] = append(by[x.during], x.acked-x.sent)
+		}
+		if x.during == cutName && x.acked-x.sent > leaseWait {
+			late = append(late, x)
 		}
 	}
 	w.line("revoke acknowledged                    n      p50      p99      max  target")
@@ -94,10 +97,13 @@ func (r *result) latencies(w *printer) {
 	row("healthy, under load", r.h.loaded, "")
 	for _, name := range slices.Sorted(maps.Keys(by)) {
 		target := ""
-		if name == "a node cut" {
+		if name == cutName {
 			target = "max ≤ 3.7s, W(D)"
 		}
 		row(name, by[name], target)
+	}
+	for _, x := range late {
+		w.line("  %s: %s, asked for at %s", cutName, short(x.acked-x.sent), r.h.began.Add(x.sent).UTC().Format(time.RFC3339Nano))
 	}
 }
 
