@@ -147,19 +147,21 @@ func (h *half) write(b []byte) (err error) {
 // conn is one end of a connection.
 type conn struct {
 	net           *Network
+	at            *Host
 	in, out       *half
 	local, remote memAddr
 }
 
 // pipe makes a connection from one host to a listener's address.
-func pipe(n *Network, from, to, addr string) (near, far *conn) {
-	there, back := newHalf(n, link{from, to}), newHalf(n, link{to, from})
+func pipe(from, to *Host, addr string) (near, far *conn) {
+	n := from.net
+	there, back := newHalf(n, link{from.name, to.name}), newHalf(n, link{to.name, from.name})
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.lastPort++
-	source := memAddr(fmt.Sprintf("%s:%d", from, n.lastPort))
-	near = &conn{net: n, in: back, out: there, local: source, remote: memAddr(addr)}
-	far = &conn{net: n, in: there, out: back, local: memAddr(addr), remote: source}
+	source := memAddr(fmt.Sprintf("%s:%d", from.name, n.lastPort))
+	near = &conn{net: n, at: from, in: back, out: there, local: source, remote: memAddr(addr)}
+	far = &conn{net: n, at: to, in: there, out: back, local: memAddr(addr), remote: source}
 	n.conns[near], n.conns[far] = struct{}{}, struct{}{}
 	return near, far
 }

@@ -4,18 +4,17 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/conclave-vault/conclave/cluster"
 )
 
 // Network connects hosts in memory. A cut link loses nothing: like TCP, it delivers late, when the link is healed; until then
 // nothing arrives, not even the end of a connection, and no new connection comes about.
 type Network struct {
 	mu        sync.Mutex
-	listeners map[string]*listener
+	listeners map[string][]*listener // by address: one that is reached, and those of hosts that are unplugged
 	cut       map[link]bool
 	delay     map[link]time.Duration
 	base      time.Duration
@@ -30,13 +29,13 @@ type link struct{ from, to string }
 // NewNetwork returns a network without delays.
 func NewNetwork() *Network {
 	return &Network{
-		listeners: make(map[string]*listener), cut: make(map[link]bool), delay: make(map[link]time.Duration),
+		listeners: make(map[string][]*listener), cut: make(map[link]bool), delay: make(map[link]time.Duration),
 		conns: make(map[*conn]struct{}), changed: make(chan struct{}), lastPort: 10000,
 	}
 }
 
-// Host returns the network as a host of that name sees it.
-func (n *Network) Host(name string) cluster.Network { return &host{n, name} }
+// Host returns the network as a machine of that name sees it, with its cable plugged in.
+func (n *Network) Host(name string) *Host { return &Host{net: n, name: name} }
 
 // Cut stops everything from one host to another; the other direction goes on.
 func (n *Network) Cut(from, to string) {
@@ -84,22 +83,26 @@ func (n *Network) Delay(from, to string, d time.Duration) {
 	n.change(func() { n.delay[link{from, to}] = d })
 }
 
-// Crash resets every connection of a host and lets nobody reach its listeners any more, as when its process is killed. The
+// Crash resets every connection of the host that is plugged in and lets nobody reach its listeners any more, as when its process is killed. The
 // process itself notices nothing of its listeners: it is for the test to end it.
 func (n *Network) Crash(name string) {
-	var victims []*conn
 	n.change(func() {
-		for addr, l := range n.listeners {
-			if l.host == name {
-				delete(n.listeners, addr)
-			}
-		}
-		for c := range n.conns {
-			if c.out.link.from == name || c.out.link.to == name {
-				victims = append(victims, c)
-			}
+		for addr, all := range n.listeners {
+			n.listeners[addr] = slices.DeleteFunc(all, func(l *listener) bool { return l.host.name == name && !l.host.unplugged })
 		}
 	})
+	n.resetAll(func(c *conn) bool { return c.out.link.from == name || c.out.link.to == name })
+}
+
+func (n *Network) resetAll(which func(*conn) bool) {
+	n.mu.Lock()
+	var victims []*conn
+	for c := range n.conns {
+		if which(c) {
+			victims = append(victims, c)
+		}
+	}
+	n.mu.Unlock()
 	for _, c := range victims {
 		c.reset()
 	}
@@ -142,13 +145,25 @@ func (n *Network) forget(c *conn) {
 	delete(n.conns, c)
 }
 
-type host struct {
-	net  *Network
-	name string
+// Host is a machine on a network, a cluster.Network. More than one may have a name: copies of a machine, of which one is plugged in at a time.
+type Host struct {
+	net       *Network
+	name      string
+	unplugged bool // guarded by the network's mu
 }
 
+// Unplug takes a machine off the network, and nobody else of its name: its connections are reset, nobody reaches its listeners, and its dials
+// wait. The machine itself goes on, and another of its name may listen at its addresses.
+func (h *Host) Unplug() {
+	h.net.change(func() { h.unplugged = true })
+	h.net.resetAll(func(c *conn) bool { return c.at == h })
+}
+
+// Plug puts a machine back on the network.
+func (h *Host) Plug() { h.net.change(func() { h.unplugged = false }) }
+
 // Listen implements cluster.Network. An address that ends in ":0" or is only a port gets the host's name and a free port.
-func (h *host) Listen(addr string) (net.Listener, error) {
+func (h *Host) Listen(addr string) (net.Listener, error) {
 	n := h.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -156,24 +171,24 @@ func (h *host) Listen(addr string) (net.Listener, error) {
 		n.lastPort++
 		addr = fmt.Sprintf("%s:%d", h.name, n.lastPort)
 	}
-	if n.listeners[addr] != nil {
+	if n.reached(addr) != nil && !h.unplugged {
 		return nil, &net.OpError{Op: "listen", Net: "mem", Addr: memAddr(addr), Err: errInUse}
 	}
-	l := &listener{net: n, host: h.name, addr: addr, queue: make(chan net.Conn, 64), done: make(chan struct{})}
-	n.listeners[addr] = l
+	l := &listener{net: n, host: h, addr: addr, queue: make(chan net.Conn, 64), done: make(chan struct{})}
+	n.listeners[addr] = append(n.listeners[addr], l)
 	close(n.changed)
 	n.changed = make(chan struct{})
 	return l, nil
 }
 
 // Dial implements cluster.Network. Where nobody listens it is refused at once; where a link is cut it waits.
-func (h *host) Dial(ctx context.Context, addr string) (net.Conn, error) {
+func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	for {
-		l, changed := h.look(addr)
-		if l == nil {
+		l, plugged, changed := h.look(addr)
+		if plugged && l == nil {
 			return nil, &net.OpError{Op: "dial", Net: "mem", Addr: memAddr(addr), Err: errRefused}
 		}
-		if h.net.open(link{h.name, l.host}) && h.net.open(link{l.host, h.name}) {
+		if plugged && h.net.open(link{h.name, l.host.name}) && h.net.open(link{l.host.name, h.name}) {
 			return h.connect(l)
 		}
 		select {
@@ -184,14 +199,24 @@ func (h *host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	}
 }
 
-func (h *host) look(addr string) (*listener, <-chan struct{}) {
+func (h *Host) look(addr string) (l *listener, plugged bool, changed <-chan struct{}) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
-	return h.net.listeners[addr], h.net.changed
+	return h.net.reached(addr), !h.unplugged, h.net.changed
 }
 
-func (h *host) connect(l *listener) (net.Conn, error) {
-	near, far := pipe(h.net, h.name, l.host, l.addr)
+// reached is the listener at an address, of a host that is plugged in.
+func (n *Network) reached(addr string) *listener {
+	for _, l := range n.listeners[addr] {
+		if !l.host.unplugged {
+			return l
+		}
+	}
+	return nil
+}
+
+func (h *Host) connect(l *listener) (net.Conn, error) {
+	near, far := pipe(h, l.host, l.addr)
 	select {
 	case <-l.done:
 	case l.queue <- far:
@@ -205,7 +230,7 @@ func (h *host) connect(l *listener) (net.Conn, error) {
 
 type listener struct {
 	net   *Network
-	host  string
+	host  *Host
 	addr  string
 	queue chan net.Conn
 	once  sync.Once
@@ -223,9 +248,7 @@ func (l *listener) Accept() (net.Conn, error) {
 
 func (l *listener) Close() error {
 	l.net.mu.Lock()
-	if l.net.listeners[l.addr] == l {
-		delete(l.net.listeners, l.addr)
-	}
+	l.net.listeners[l.addr] = slices.DeleteFunc(l.net.listeners[l.addr], func(other *listener) bool { return other == l })
 	l.net.mu.Unlock()
 	l.end()
 	return nil
