@@ -29,6 +29,10 @@ type Member struct {
 	// Leaving is the index of the restriction after which it is to leave raft's configuration; 0: it is not. That restriction is
 	// acknowledged when it has left.
 	Leaving uint64
+	// Server is the boot id of the process that serves as the member, empty if none ever did, and Serves the index at which it began to. No other
+	// process of the member may act on a lease; and the state must not have one serve that is not Latest on the leader that proposes it.
+	Server string
+	Serves uint64
 }
 
 // Network is how a node listens and dials. Both ends speak TLS over what it returns.
@@ -106,7 +110,7 @@ type Config struct {
 	FSM raft.FSM
 	// Applied is the index of the last command in the FSM's visible state.
 	Applied func() uint64
-	// Floor is the index of the last restriction in the visible state; at most Applied.
+	// Floor is the index of the last restriction in the visible state, or at which a process began to serve; at most Applied.
 	Floor func() uint64
 	// Reach is the kind of the longest leases under which the restriction at an index is acted against; Available if it is not
 	// known. lease.Serving always, if nil.

@@ -90,7 +90,7 @@ func New(cfg Config) (*Node, error) {
 	if err := n.open(); err != nil {
 		return nil, err
 	}
-	n.holder = lease.NewHolder(string(cfg.ID), cfg.Boot, cfg.Clock).With(cfg.Lease, n.disk.incarnation, cfg.BootClock)
+	n.holder = lease.NewHolder(string(cfg.ID), cfg.Boot, cfg.Clock).With(cfg.Lease, n.disk.incarnation, cfg.BootClock).Serves(n.serves)
 	n.peers = lease.NewPeers(cfg.Lease, cfg.Boot, cfg.Clock)
 	return n, nil
 }

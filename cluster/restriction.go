@@ -81,9 +81,46 @@ func (n *Node) serving() []string {
 	return all
 }
 
+// member of the visible state; the zero Member if it has none of that name.
+func (n *Node) member(id NodeID) Member {
+	for _, m := range n.cfg.Members() {
+		if m.ID == id {
+			return m
+		}
+	}
+	return Member{}
+}
+
 // withheld reports a node that was ordered to serve nothing.
-func (n *Node) withheld(id string) bool {
-	return slices.ContainsFunc(n.cfg.Members(), func(m Member) bool { return string(m.ID) == id && m.Withheld })
+func (n *Node) withheld(id string) bool { return n.member(NodeID(id)).Withheld }
+
+// server is the process that serves as a node, and since which index; empty if none ever did.
+func (n *Node) server(id string) (boot string, since uint64) {
+	m := n.member(NodeID(id))
+	return m.Server, m.Serves
+}
+
+// serves is the index at which this process began to serve as its node; 0 if another one does, or none.
+func (n *Node) serves() uint64 {
+	if boot, since := n.server(string(n.cfg.ID)); boot == n.cfg.Boot {
+		return since
+	}
+	return 0
+}
+
+// Latest returns nil if a process is the latest one of its node that has renewed with this leader: the only one that the state may have
+// begin to serve. ErrNotLeader: this node does not lead, or has not heard of the process yet; ask again. lease.ErrOlderTwin: it has heard of a later
+// process, which runs on a copy of the node's storage or has taken its place.
+func (n *Node) Latest(id NodeID, boot string) error {
+	table := n.tenure.Load()
+	if table == nil {
+		return ErrNotLeader
+	}
+	latest, err := table.Latest(string(id), boot)
+	if err == nil && !latest {
+		return ErrNotLeader
+	}
+	return err
 }
 
 // leaving is the node that is still in raft's configuration and has to leave it for the restriction at index.

@@ -51,6 +51,30 @@ func (s *State) DrainedAt(id NodeID) uint64 {
 	return n.DrainedAt
 }
 
+// Serves reports whether a process is the one that serves as a node: the last that reported an unseal, of a member that was not ordered to
+// drain. What any other holds of leases counts for nothing, since nobody waits for it: it may run on a copy of the node's data. It is asked for every use.
+func (s *State) Serves(id NodeID, boot string) bool {
+	n, found := s.nodes.Get(id)
+	return found && n.UnsealedBoot == boot && n.DrainedAt == 0
+}
+
+// ReplacedAt is the index at which another process of a node than this one reported an unseal, 0 if this was the last that did.
+func (s *State) ReplacedAt(id NodeID, boot string) uint64 {
+	n, found := s.nodes.Get(id)
+	if !found || n.UnsealedBoot == boot {
+		return 0
+	}
+	return n.UnsealedAt
+}
+
+// LastServer is the index of the last report of an unseal by a present member: the state has the process that made it serve as its node.
+func (s *State) LastServer() (last uint64) {
+	for _, n := range s.nodes.Values() {
+		last = max(last, n.UnsealedAt)
+	}
+	return last
+}
+
 func (s *State) countDrained(n Node) {
 	if n.DrainedAt != 0 {
 		s.drained++

@@ -231,6 +231,7 @@ func (s *solo) ReadIndex(context.Context) (uint64, error) {
 	return s.replica.Applied() + s.ahead.Load(), nil
 }
 func (s *solo) AwaitRestriction(context.Context, uint64) ([]fsm.NodeID, error) { return nil, nil }
+func (s *solo) Latest(fsm.NodeID, string) error                                { return nil }
 func (s *solo) IsLeader() bool                                                 { return true }
 func (s *solo) Leader() (fsm.NodeID, bool)                                     { return "n1", true }
 func (s *solo) Term() uint64                                                   { return 1 }

@@ -126,7 +126,7 @@ func (v *Vault) mayCreate(ctx context.Context, c policy.Caller, n NewKey) error 
 func (v *Vault) leased(ok func(*fsm.State) bool) bool {
 	l := v.cfg.Lease() // first
 	s := v.state()
-	return ok(s) && !v.drainedIn(s) && l.Valid() // last: reads the clock
+	return ok(s) && v.serves(s) && l.Valid() // last: reads the clock
 }
 
 // administer authorises from this node's state under its lease, else from the leader's present one.

@@ -22,6 +22,11 @@ func (v *Vault) lead(ctx context.Context, from fsm.NodeID, p proposal) (fsm.Resu
 	if err := v.mayPropose(from, p.Caller, e); err != nil {
 		return fsm.Result{}, err
 	}
+	if u, unsealed := e.Command.(fsm.RecordNodeUnsealed); unsealed { // which makes it the process that serves as the node
+		if err := v.cfg.Proposer.Latest(u.Node, u.Boot); err != nil {
+			return fsm.Result{}, err
+		}
+	}
 	if dated(e.Command) {
 		if err := v.clockFit(ctx); err != nil {
 			return fsm.Result{}, err

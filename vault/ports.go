@@ -24,6 +24,9 @@ type Proposer interface {
 	// AwaitRestriction returns when no node can act against the restriction at index any more, with the nodes that had to be
 	// waited for. On the leader only. If ctx ends first: *PendingError.
 	AwaitRestriction(ctx context.Context, index uint64) ([]fsm.NodeID, error)
+	// Latest returns nil if a process is the latest of its node that this leader has heard; ErrNotLeader if it has not heard it yet, or does not
+	// lead; another error if it has heard a later one.
+	Latest(node fsm.NodeID, boot string) error
 	IsLeader() bool
 	Leader() (fsm.NodeID, bool)
 	Term() uint64

@@ -18,6 +18,9 @@ func (v *Vault) unsealed(s *fsm.State) error {
 	if at == 0 && v.loss.Load() != nil {
 		return fmt.Errorf("%w: the HSM of node %s lost its master; when it is back custodians unseal with: conclave ceremony unseal", hsm.ErrSealed, v.cfg.Node)
 	}
+	if other := s.ReplacedAt(v.cfg.Node, v.cfg.Boot); at != 0 && other > at {
+		return fmt.Errorf("%w: another process of node %s was unsealed at index %d: two run on copies of one data directory, and only one may; end one", hsm.ErrSealed, v.cfg.Node, other)
+	}
 	if at == 0 || s.Cluster().SealedAt > at {
 		return fmt.Errorf("%w: node %s; custodians unseal it with: conclave ceremony unseal", hsm.ErrSealed, v.cfg.Node)
 	}
@@ -37,10 +40,12 @@ func (v *Vault) Seal(ctx context.Context, c policy.Caller, id fsm.RequestID, rea
 // second check anyway.
 const drainTime = 10 * time.Second
 
-// obeySeal closes the master session after a seal order that came later than this process's unseal.
+// obeySeal closes the master session after a seal order that came later than this process's unseal, and after an unseal of another
+// process of this node.
 func (v *Vault) obeySeal(s *fsm.State) {
 	at := v.unsealedAt.Load()
-	if at == 0 || s.Cluster().SealedAt <= at {
+	ordered, replaced := s.Cluster().SealedAt > at, s.ReplacedAt(v.cfg.Node, v.cfg.Boot) > at
+	if at == 0 || !ordered && !replaced {
 		return
 	}
 	v.once(&v.sealing, func(ctx context.Context) {
@@ -57,8 +62,12 @@ func (v *Vault) obeySeal(s *fsm.State) {
 		v.background(v.returnUses)
 		ctx, cancel := context.WithTimeout(ctx, drainTime)
 		defer cancel()
-		if err := v.cfg.Token.Seal(ctx, true); err != nil {
+		if err := v.cfg.Token.Seal(ctx, ordered); err != nil { // a kept master may be the other process's, too
 			v.log.Error("the HSM did not seal; the guard refuses every use", "err", err)
+			return
+		}
+		if replaced {
+			v.log.Error("sealed: another process of this node was unsealed; two run on copies of one data directory, and only one may: end one", "index", s.ReplacedAt(v.cfg.Node, v.cfg.Boot))
 			return
 		}
 		v.log.Info("sealed by order", "index", s.Cluster().SealedAt)

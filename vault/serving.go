@@ -18,8 +18,9 @@ func (v *Vault) mayUse(s *fsm.State) error {
 	return v.unsealed(s)
 }
 
-// drainedIn reports that this node was taken out of service. Then no lease that it may still have counts for anything: nobody waits for it.
-func (v *Vault) drainedIn(s *fsm.State) bool { return s.DrainedAt(v.cfg.Node) != 0 }
+// serves reports whether this process may rest on its leases under a state. Nobody waits for those of a drained node, of a process that has
+// not been unsealed, or of one beside which another was, on a copy of the node's data.
+func (v *Vault) serves(s *fsm.State) bool { return s.Serves(v.cfg.Node, v.cfg.Boot) }
 
 // NodeAction is an order about a node.
 type NodeAction string

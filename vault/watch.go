@@ -169,7 +169,7 @@ func (v *Vault) watched(c policy.Caller, q WatchQuery, leaf uint64) (WatchBatch,
 			batch.Events = append(batch.Events, e)
 		}
 	}
-	if v.drainedIn(s) || !l.Valid() { // last: reads the clock
+	if !v.serves(s) || !l.Valid() { // last: reads the clock
 		return batch, guard.ErrNoLease
 	}
 	return batch, denied

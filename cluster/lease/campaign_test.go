@@ -92,13 +92,30 @@ func TestRareScenarios(t *testing.T) {
 			m.run(m.now+500*time.Millisecond, nil)
 			m.nodes[1].propose()
 		}},
-		// The same, long after the second began: the first must have been refused meanwhile.
-		"the older twin gets nothing": {olderTwin, func(m *model) {
+		// The same, long after the second began, of which the leader before had never heard.
+		"how long a process has run": {knownToServe, func(m *model) {
 			m.double(2)
-			m.run(m.now+20*time.Second, nil)
+			m.nodes[2].paused = m.now + 20*time.Second
+			m.run(m.nodes[2].paused, nil)
 			m.nodes[1].elect()
 			m.run(m.now+500*time.Millisecond, nil)
 			m.nodes[1].propose()
+		}},
+		// The second is given leases, and nobody has it serve. Then the first, which serves, is back for a moment at a leader that has not
+		// heard of the second.
+		"who serves by the state": {servesByState, func(m *model) {
+			m.mute = true
+			first := m.nodes[2]
+			m.double(2)
+			m.run(m.now+20*time.Second, nil)
+			m.cut[[2]int{1, 2}], m.cut[[2]int{0, 2}] = true, true
+			m.nodes[1].elect()
+			m.run(m.now+10*time.Second, func() bool { return m.nodes[1].table != nil })
+			first.hear(m.nodes[1].disk.term)
+			first.renewWith(m.nodes[1], 0, 0)
+			m.nodes[1].propose()
+			m.run(m.now+200*time.Millisecond, nil)
+			clear(m.cut)
 		}},
 		// A holder sleeps between asking and the answer.
 		"counting from sending": {countFromSending, func(m *model) {

@@ -28,6 +28,7 @@ type model struct {
 	older []*process // processes that a later one on a copy of their storage has replaced, and that go on
 	cut   map[[2]int]bool
 	calm  bool // nothing is delayed
+	mute  bool // no more process begins to serve
 
 	acked      uint64
 	done       []uint64 // what was acknowledged, in the order of that
@@ -41,8 +42,25 @@ type model struct {
 // storage survives processes.
 type storage struct {
 	term        uint64
-	log         []uint64 // term of each entry
+	log         []entry
 	incarnation uint64
+}
+
+// entry is a restriction, or has a process serve as its node.
+type entry struct {
+	term uint64
+	node int
+	boot string // empty: a restriction
+}
+
+// server is the process that serves as a node in the state at an index, and since when; none if boot is empty.
+func server(log []entry, applied uint64, node int) (boot string, since uint64) {
+	for i := applied; i > 0; i-- {
+		if e := log[i-1]; e.boot != "" && e.node == node {
+			return e.boot, i
+		}
+	}
+	return "", 0
 }
 
 type process struct {
@@ -124,11 +142,19 @@ func (m *model) begin(id int, disk *storage) *process {
 		p.rate = []float64{1 - m.cfg.Rho, 1 + m.cfg.Rho}[m.rand.IntN(2)]
 	}
 	p.shift = time.Duration(m.rand.Int64N(int64(time.Hour)))
-	p.holder = NewHolder(fmt.Sprint("n", id), p.boot, p).With(m.cfg, disk.incarnation, nil)
+	p.holder = NewHolder(fmt.Sprint("n", id), p.boot, p).With(m.cfg, disk.incarnation, nil).Serves(p.serves)
 	p.holder.off = m.off
 	m.after(m.between(0, m.cfg.Period()), p.renewLoop)
 	m.after(m.between(0, 100*time.Millisecond), p.lead)
 	return p
+}
+
+// serves is since when the process serves as its node, by its own state.
+func (p *process) serves() uint64 {
+	if boot, since := server(p.disk.log, p.applied, p.id); boot == p.boot {
+		return since
+	}
+	return 0
 }
 
 func (m *model) after(d time.Duration, do func()) {
@@ -156,7 +182,7 @@ func (m *model) run(until time.Duration, enough func() bool) {
 // judge is the promise: no process finds a valid lease beside a state that lacks what was acknowledged, and no fence for it.
 func (m *model) judge() {
 	for _, p := range slices.Concat(m.nodes, m.older) {
-		if !p.off && m.now >= p.paused && p.applied < m.acked && p.holder.Lease().Valid() && p.lacks() {
+		if !p.off && m.now >= p.paused && p.applied < m.acked && p.holder.Lease().Valid() && (p.serves() != 0 || m.off.has(servesByState)) && p.lacks() {
 			m.violations++
 		}
 	}
@@ -278,6 +304,7 @@ func (p *process) lead() {
 		if p.table == nil {
 			return
 		}
+		p.nameServers()
 		p.waiting = slices.DeleteFunc(p.waiting, func(i uint64) bool {
 			p.putUpFences(i)
 			if i > p.applied || !p.m.ack(p, i) {
@@ -288,6 +315,18 @@ func (p *process) lead() {
 			return true
 		})
 	})
+}
+
+// nameServers has the latest process of each node that has renewed here serve as it, some time after it has begun.
+func (p *process) nameServers() {
+	for _, to := range p.m.nodes {
+		if has, _ := server(p.disk.log, uint64(len(p.disk.log)), to.id); has == to.boot || p.m.mute || p.m.rand.IntN(20) != 0 {
+			continue
+		}
+		if latest, err := p.table.Latest(fmt.Sprint("n", to.id), to.boot); err == nil && latest {
+			p.add(entry{node: to.id, boot: to.boot})
+		}
+	}
 }
 
 func (p *process) replicate() {
@@ -301,7 +340,7 @@ func (p *process) replicate() {
 }
 
 // append takes a leader's message: its term, its log, and how much of it is committed.
-func (p *process) append(from *process, term uint64, log []uint64, commit uint64) {
+func (p *process) append(from *process, term uint64, log []entry, commit uint64) {
 	if term < p.disk.term {
 		p.m.deliver(p, from, p.m.delay(), func() { from.hear(p.disk.term) })
 		return
@@ -309,7 +348,7 @@ func (p *process) append(from *process, term uint64, log []uint64, commit uint64
 	p.hear(term)
 	p.leader = from
 	mine := p.disk.log
-	if len(log) > len(mine) || mine[len(log)-1] != log[len(log)-1] {
+	if len(log) > len(mine) || mine[len(log)-1].term != log[len(log)-1].term {
 		p.disk.log = log
 	}
 	has := uint64(len(log))
@@ -362,6 +401,11 @@ func (p *process) apply(index uint64) {
 		if p.leading != 0 && p.table == nil && p.applied >= p.noop {
 			p.table = NewTable(p.m.cfg, p, p.leading, p.elected, names(len(p.m.nodes)))
 			p.table.off, p.leader = p.m.off, p
+			p.table.Servers(func(node string) (string, uint64) {
+				var id int
+				_, _ = fmt.Sscanf(node, "n%d", &id)
+				return server(p.disk.log, p.applied, id)
+			})
 		}
 	}
 }
@@ -388,21 +432,27 @@ func (p *process) elect() {
 	p.noop = uint64(len(p.disk.log))
 }
 
-func newer(a, b []uint64) bool {
+func newer(a, b []entry) bool {
 	if len(a) == 0 || len(b) == 0 {
 		return len(a) >= len(b)
 	}
-	ta, tb := a[len(a)-1], b[len(b)-1]
+	ta, tb := a[len(a)-1].term, b[len(b)-1].term
 	return ta > tb || ta == tb && len(a) >= len(b)
 }
 
-// propose appends an entry, a restriction as all of them.
+// propose a restriction.
 func (p *process) propose() uint64 {
-	p.disk.log = append(slices.Clone(p.disk.log), p.leading)
-	i := uint64(len(p.disk.log))
+	i := p.add(entry{})
 	p.waiting = append(p.waiting, i)
-	p.replicate()
 	return i
+}
+
+// add an entry to the leader's log.
+func (p *process) add(e entry) uint64 {
+	e.term = p.leading
+	p.disk.log = append(slices.Clone(p.disk.log), e)
+	p.replicate()
+	return uint64(len(p.disk.log))
 }
 
 // restart ends a process and begins the next one on its storage.

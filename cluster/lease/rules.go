@@ -15,8 +15,10 @@ const (
 	keepsItsTerm                        // a holder installs no grant of a term older than it has reported
 	separateProcesses                   // a report vouches for the process that made it only
 	waitForExpiry                       // the leader waits for the entries in its table
+	knownToServe                        // how long a new process has run does not make it the only one of its node
 	olderTwin                           // of two processes of a node, the older gets nothing more
 	exactFence                          // a fence vouches for its own restriction only
+	servesByState                       // a process acts on its leases only if its state has it serve as the node
 )
 
 // off is a set of rules that are not obeyed.

@@ -41,6 +41,7 @@ type Table struct {
 	voters   []string
 	nodes    map[string]*standing
 	withheld func(node string) bool
+	server   func(node string) (boot string, since uint64)
 }
 
 // standing is what is known of one node in this term.
@@ -77,6 +78,7 @@ func NewTable(cfg Config, clock Clock, term uint64, elected time.Duration, voter
 	return &Table{
 		cfg: cfg, clock: clock, term: term, elected: elected,
 		voters: slices.Clone(voters), nodes: make(map[string]*standing), withheld: func(string) bool { return false },
+		server: func(string) (string, uint64) { return "", 0 },
 	}
 }
 
@@ -104,6 +106,32 @@ func (t *Table) Withhold(from func(node string) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.withheld = from
+}
+
+// Servers says which process the leader's state has serve as a node, and from which index on; an empty boot id if none ever did. The leader must
+// not propose to have a process serve that has not renewed here, see Latest: so its table knows of all that began to in its term.
+func (t *Table) Servers(of func(node string) (boot string, since uint64)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.server = of
+}
+
+// Latest reports whether a process is the latest of its node that has renewed here; ErrOlderTwin if it has, and a later one too.
+func (t *Table) Latest(node, id string) (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.nodes[node]
+	if s == nil {
+		return false, nil
+	}
+	switch i := slices.IndexFunc(s.boots, func(b *boot) bool { return b.id == id }); i {
+	case -1:
+		return false, nil
+	case len(s.boots) - 1:
+		return true, nil
+	default:
+		return false, ErrOlderTwin
+	}
 }
 
 // Recount begins to count a node's processes anew: it was removed and has come again, perhaps with another storage, whose processes
@@ -185,15 +213,23 @@ func (t *Table) boot(r Renew, now time.Duration) (*boot, error) {
 	return b, nil
 }
 
-// follows bounds what the processes before a new one may still hold. Of this term it is in the table. Of earlier terms: nothing
-// that outlives the wait after the election, nor W(D) after the new process began, on any clock. The first process that a storage
-// has seen has none before it.
+// follows bounds what other processes of the node than a new one may still hold, ended or not: of this term it is in the table. Of earlier
+// terms nothing outlives the wait after the election, and nothing that the other could act on W(D) after a leader had the state in which
+// this one serves, on any clock; if this leader's state has that, and nothing newer. Where nobody ever served as the node there is nothing.
 func (t *Table) follows(s *standing, r Renew, now time.Duration) {
-	if r.Incarnation == 1 || t.off.has(earlierProcess) {
+	server, since := t.server(r.Node)
+	if server == "" || t.off.has(earlierProcess) {
 		return
 	}
+	var settled time.Duration
+	if server == r.Boot && since == r.Serves {
+		settled = r.Settled
+	}
+	if t.off.has(knownToServe) {
+		settled = r.Uptime
+	}
 	for k, last := range t.sinceElection() {
-		if young := t.cfg.W(t.longest(Kind(k))) - r.Uptime; young > 0 {
+		if young := t.cfg.W(t.longest(Kind(k))) - settled; young > 0 {
 			s.before[k] = max(s.before[k], min(last, now+t.cfg.W(young)))
 		}
 	}

@@ -294,24 +294,46 @@ func TestWhatIsLeftIsFinalOnlyInTheLeadersTerm(t *testing.T) {
 	}
 }
 
-// TestAProcessIsNotTakenForTheOnlyOne: the one before it may hold a lease of the leader before this one.
+// TestAProcessIsNotTakenForTheOnlyOne: another on a copy of its storage may hold a lease of the leader before this one, until so long after a leader
+// had the state in which it serves alone that none can. How long it has run says nothing: both may have.
 func TestAProcessIsNotTakenForTheOnlyOne(t *testing.T) {
+	w := lease.Default().W(lease.Default().D)
 	for name, c := range map[string]struct {
-		incarnation uint64
-		uptime      time.Duration
-		wait        time.Duration
+		server string // by the state of the leader, since index 5
+		since  uint64 // by its own state
+		floor  uint64 // of the leader before
+		ago    time.Duration
+		drop   bool
+		wait   time.Duration
 	}{
-		"just begun":               {2, 0, lease.Default().W(lease.Default().D)},
-		"begun a while ago":        {2, 3 * second, lease.Default().W(lease.Default().W(lease.Default().D) - 3*second)},
-		"begun long ago":           {2, 4 * second, 0},
-		"first that the disk saw":  {1, 0, 0},
-		"nobody knows which it is": {0, 0, lease.Default().W(lease.Default().D)},
+		"served for a moment":            {server: "young", since: 5, floor: 5, wait: w},
+		"served a while":                 {server: "young", since: 5, floor: 6, ago: 3 * second, wait: lease.Default().W(w - 3*second)},
+		"served long":                    {server: "young", since: 5, floor: 5, ago: 4 * second},
+		"no leader was known to know":    {server: "young", since: 5, floor: 4, ago: time.Hour, wait: w},
+		"it does not know":               {server: "young", floor: 5, ago: time.Hour, wait: w},
+		"a clock was wrong meanwhile":    {server: "young", since: 5, floor: 5, ago: time.Hour, drop: true, wait: w},
+		"another served meanwhile":       {server: "young", since: 3, floor: 5, ago: time.Hour, wait: w},
+		"another serves":                 {server: "old", since: 5, floor: 5, ago: time.Hour, wait: w},
+		"nobody ever served":             {since: 5, floor: 5, ago: time.Hour},
+		"nobody ever served, just begun": {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBoard(t, all...)
-			b.clock.now -= c.uptime
-			h := lease.NewHolder("n3", "second boot", b.clock).With(b.cfg, c.incarnation, nil)
-			b.clock.now += c.uptime
+			h := lease.NewHolder("n3", "young", b.clock).With(b.cfg, 2, nil).Serves(func() uint64 { return c.since })
+			before := lease.NewTable(b.cfg, b.clock, 1, b.clock.now, all)
+			g, err := before.Renew(h.Renew(fixed(1), fixed(8)), fixed(c.floor))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := h.Install(g, fixed(8)); !errors.Is(err, lease.ErrNoEvidence) {
+				t.Fatal(err)
+			}
+			if c.drop {
+				h.Drop()
+			}
+			b.clock.now += c.ago
+			b.table = lease.NewTable(b.cfg, b.clock, 2, b.clock.now, all)
+			b.table.Servers(func(string) (string, uint64) { return c.server, 5 })
 			if _, err := b.table.Renew(h.Renew(fixed(2), fixed(8)), fixed(0)); err != nil {
 				t.Fatal(err)
 			}
@@ -326,6 +348,29 @@ func TestAProcessIsNotTakenForTheOnlyOne(t *testing.T) {
 				t.Errorf("%+v, want to wait %s", a, c.wait)
 			}
 		})
+	}
+}
+
+// TestLatest: what the state may have serve is the process that renewed last, and no other.
+func TestLatest(t *testing.T) {
+	b := newBoard(t, all...)
+	ask := func(boot string) string {
+		latest, err := b.table.Latest("n3", boot)
+		return fmt.Sprint(latest, " ", err)
+	}
+	older := lease.NewHolder("n3", "older", b.clock).With(b.cfg, 4, nil)
+	younger := lease.NewHolder("n3", "younger", b.clock).With(b.cfg, 5, nil)
+	if got := ask("older"); got != "false <nil>" {
+		t.Errorf("of a node that has not renewed: %s", got)
+	}
+	for i, h := range []*lease.Holder{older, younger} {
+		if _, err := b.table.Renew(h.Renew(fixed(1), fixed(0)), fixed(0)); err != nil { // of an older term, in which it may hold something
+			t.Fatal(err)
+		}
+		want := []string{"true <nil>, false <nil>", "false " + lease.ErrOlderTwin.Error() + ", true <nil>"}[i]
+		if got := ask("older") + ", " + ask("younger"); got != want {
+			t.Errorf("after %d renewals: %s, want %s", i+1, got, want)
+		}
 	}
 }
 

@@ -127,7 +127,7 @@ func (g *Guard) Inspect(ctx context.Context, req Request) (Selected, error) {
 		if fenced {
 			return ErrFenced
 		}
-		if s.DrainedAt(g.cfg.Node) != 0 || !l.Valid() { // nobody waits for the lease of a drained node
+		if !s.Serves(g.cfg.Node, g.cfg.Boot) || !l.Valid() { // nobody waits for the lease of one that does not
 			return ErrNoLease
 		}
 		return err

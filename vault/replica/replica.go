@@ -50,8 +50,8 @@ func (r *Replica) State() *fsm.State { return r.machine.State() }
 // Applied is the index of the last entry whose effects State shows.
 func (r *Replica) Applied() uint64 { return r.State().Applied() }
 
-// Floor is the index of the last restriction that State shows.
-func (r *Replica) Floor() uint64 { return r.State().LastRestriction() }
+// Floor is the index of the last entry that State shows and that nobody may lack who is given a lease.
+func (r *Replica) Floor() uint64 { s := r.State(); return max(s.LastRestriction(), s.LastServer()) }
 
 // OnPublish adds a hook that is called after every publish, in the applying goroutine: it must not block.
 // All hooks are added before raft starts.

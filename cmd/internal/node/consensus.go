@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/conclave-vault/conclave/cluster"
+	"github.com/conclave-vault/conclave/cluster/lease"
 	"github.com/conclave-vault/conclave/fsm"
 	"github.com/conclave-vault/conclave/vault"
 )
@@ -65,6 +66,14 @@ func (c consensus) ReadIndex(ctx context.Context) (uint64, error) {
 func (c consensus) AwaitRestriction(ctx context.Context, index uint64) ([]fsm.NodeID, error) {
 	waited, err := c.node.AwaitRestriction(ctx, index)
 	return nodeIDs(waited), translate(err)
+}
+
+func (c consensus) Latest(id fsm.NodeID, boot string) error {
+	err := c.node.Latest(cluster.NodeID(id), boot)
+	if errors.Is(err, lease.ErrOlderTwin) {
+		return fmt.Errorf("%w: another process of node %s began later; if both run, on copies of one data directory, end one", vault.ErrCeremony, id)
+	}
+	return translate(err)
 }
 
 func (c consensus) IsLeader() bool { return c.node.IsLeader() }

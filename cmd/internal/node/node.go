@@ -184,6 +184,7 @@ func (n *node) members() []cluster.Member {
 		all = append(all, cluster.Member{
 			ID: cluster.NodeID(m.ID), Addr: m.ClusterAddr,
 			Withheld: m.DrainedAt != 0, Drained: s.Standing(m) == fsm.StandingDrained, Leaving: m.RemovedAt,
+			Server: m.UnsealedBoot, Serves: m.UnsealedAt,
 		})
 	}
 	return all
