@@ -222,17 +222,34 @@ func (c *campaign) pause(d time.Duration) bool {
 // sign uses keys on one node, whatever life it is in.
 func (c *campaign) sign(id fsm.NodeID) {
 	for c.pause(between(time.Millisecond, 80*time.Millisecond)) {
-		caller, name, subjects := c.choose()
-		ctx, op := c.o.begin(c.ctx, string(id), append(subjects, nodeSubject(id))...)
-		c.tried.Add(1)
-		err := c.w.node(id).use(func(v *vault.Vault) error {
-			_, err := v.Sign(ctx, caller, name, message(1))
-			return err
-		})
-		if err == nil {
-			op.finish()
+		_ = c.signOnce(c.w.node(id)) // what is refused is refused
+	}
+}
+
+// signOn uses keys in one life of a node, while it lasts.
+func (c *campaign) signOn(p *process) {
+	for c.pause(between(time.Millisecond, 20*time.Millisecond)) {
+		switch err := c.signOnce(p); {
+		case errors.Is(err, errEnded):
+			return
+		case err == nil:
+			c.met.add(signedByFirst)
 		}
 	}
+}
+
+func (c *campaign) signOnce(p *process) error {
+	caller, name, subjects := c.choose()
+	ctx, op := c.o.begin(c.ctx, string(p.id), append(subjects, nodeSubject(p.id))...)
+	c.tried.Add(1)
+	err := p.use(func(v *vault.Vault) error {
+		_, err := v.Sign(ctx, caller, name, message(1))
+		return err
+	})
+	if err == nil {
+		op.finish()
+	}
+	return err
 }
 
 // pulse uses one key on one node in bursts, until something refuses it.

@@ -99,6 +99,7 @@ func faults() []fault {
 		{"not hearing", (*campaign).deafen},
 		{"link cut", (*campaign).cutOne},
 		{"killed", (*campaign).kill},
+		{"cloned", (*campaign).clone},
 		{"slow answers", (*campaign).slow},
 		{"frozen", (*campaign).freeze},
 		{"frozen and lost", (*campaign).stun},

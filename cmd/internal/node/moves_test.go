@@ -173,6 +173,7 @@ func (c *campaign) spendAndGrant() {
 const (
 	orderSeal      = "seal"
 	orderDismissed = "certificate revoked"
+	signedByFirst  = "signed by the first of twins" // no order, and must be met as they must
 	orderDrained   = "node drained"
 	orderRemoved   = "node removed"
 	orderDropped   = "user removed"
@@ -182,7 +183,7 @@ const (
 	orderAvailable = "key of an available class suspended"
 )
 
-var orders = []string{orderSeal, orderDismissed, orderDrained, orderRemoved, orderDropped, orderLowered, orderRaised, orderMoved, orderAvailable}
+var orders = []string{orderSeal, orderDismissed, orderDrained, orderRemoved, orderDropped, orderLowered, orderRaised, orderMoved, orderAvailable, signedByFirst}
 
 // tally is how often what took part, by name.
 type tally struct {

@@ -52,6 +52,7 @@ type world struct {
 	disk       func(*os.File) error // makes usage logs durable; nil: an fsync
 
 	storage map[fsm.NodeID]*cluster.Storage
+	copied  map[fsm.NodeID]string // data directories that are not the first of their nodes
 	cuts    map[[2]string]bool
 
 	mu    sync.Mutex
@@ -72,7 +73,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 		defer func() { lastMoment = time.Now().Add(time.Minute) }()
 		w := &world{
 			t: t, net: clustertest.NewNetwork(), gates: map[fsm.NodeID]*gate{}, dir: t.TempDir(), storage: map[fsm.NodeID]*cluster.Storage{},
-			cuts: map[[2]string]bool{}, nodes: map[fsm.NodeID]*process{},
+			copied: map[fsm.NodeID]string{}, cuts: map[[2]string]bool{}, nodes: map[fsm.NodeID]*process{},
 		}
 		w.net.SetLatency(time.Millisecond)
 		defer w.stopAll()
@@ -87,6 +88,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 type process struct {
 	*node
 	id    fsm.NodeID
+	host  *clustertest.Host
 	end   context.CancelFunc
 	ended chan struct{}
 	err   error
@@ -116,8 +118,12 @@ func (w *world) config(id fsm.NodeID) config.Config {
 		seal = "persistent"
 	}
 	name := string(id)
+	dir, copied := w.copied[id]
+	if !copied {
+		dir = filepath.Join(w.dir, name)
+	}
 	return config.Config{
-		Node: name, Datacenter: "dc1", DataDir: filepath.Join(w.dir, name), Seal: seal, Network: "lan",
+		Node: name, Datacenter: "dc1", DataDir: dir, Seal: seal, Network: "lan",
 		API: config.Endpoint{Bind: name + ":2", Advertise: name + ":2"}, Cluster: config.Endpoint{Bind: name + ":1", Advertise: name + ":1"},
 	}
 }
@@ -156,8 +162,13 @@ func (w *world) found(id fsm.NodeID) *process {
 // start begins a life of a node, on the storage of the one before.
 func (w *world) start(id fsm.NodeID) *process {
 	w.t.Helper()
+	return w.startOn(id, w.net.Host(string(id)))
+}
+
+func (w *world) startOn(id fsm.NodeID, host *clustertest.Host) *process {
+	w.t.Helper()
 	n := &node{cfg: w.config(id), version: "test", log: logger().With("node", string(id)), fatal: make(chan error, 1)}
-	p := &process{node: n, id: id, ended: make(chan struct{}), slots: make(chan struct{}, 32)}
+	p := &process{node: n, id: id, host: host, ended: make(chan struct{}), slots: make(chan struct{}, 32)}
 	var err error
 	n.token, err = soft.Open(filepath.Join(n.cfg.DataDir, token.SoftFile), pin, cheap)
 	w.must(err)
@@ -183,7 +194,7 @@ func (w *world) open(p *process) error {
 	if w.storage[p.id] == nil {
 		w.storage[p.id] = clustertest.NewStorage()
 	}
-	cfg.Network, cfg.Storage, cfg.SnapshotInterval = w.net.Host(string(p.id)), w.storage[p.id], 2*time.Minute
+	cfg.Network, cfg.Storage, cfg.SnapshotInterval = p.host, w.storage[p.id], 2*time.Minute
 	if w.gates[p.id] == nil {
 		w.gates[p.id] = &gate{}
 	}
@@ -244,14 +255,19 @@ func (p *process) use(f func(*vault.Vault) error) error {
 // stop ends a node in good order.
 func (w *world) stop(id fsm.NodeID) {
 	w.t.Helper()
-	p := w.node(id)
+	w.finish(w.node(id))
+}
+
+// finish ends a process in good order.
+func (w *world) finish(p *process) {
+	w.t.Helper()
 	p.end()
 	// What goes on by itself would keep the bubble from ending for ever, so this ends everything, with all goroutines shown.
-	watchdog := time.AfterFunc(time.Minute, func() { panic(string(id) + " does not stop") })
+	watchdog := time.AfterFunc(time.Minute, func() { panic(string(p.id) + " does not stop") })
 	defer watchdog.Stop()
 	<-p.ended
 	if p.err != nil && !errors.Is(p.err, context.Canceled) {
-		w.t.Errorf("%s ended with: %v", id, p.err)
+		w.t.Errorf("%s ended with: %v", p.id, p.err)
 	}
 }
 

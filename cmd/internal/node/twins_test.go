@@ -1,0 +1,109 @@
+package node
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/conclave-vault/conclave/cluster/clustertest"
+	"github.com/conclave-vault/conclave/fsm"
+	"github.com/conclave-vault/conclave/hsm"
+	"github.com/conclave-vault/conclave/vault"
+)
+
+// twin starts a second process of a node, on an image of all that the first one has on its disks, as when a virtual machine is cloned while
+// it runs. The first goes on; from now on it is the second that is the node to everybody else here.
+func (w *world) twin(id fsm.NodeID, host *clustertest.Host) (first *process) {
+	w.t.Helper()
+	first = w.node(id)
+	dir, err := os.MkdirTemp(w.dir, string(id)+"-copy-")
+	w.must(err)
+	w.must(os.CopyFS(dir, os.DirFS(w.config(id).DataDir)))
+	w.must(filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o600) // whatever the umask is
+	}))
+	storage, err := clustertest.CopyStorage(w.storage[id])
+	w.must(err)
+	w.copied[id], w.storage[id] = dir, storage
+	w.startOn(id, host)
+	return first
+}
+
+// clone replaces a node by a process on a copy of its data, and leaves the first one without a network and with whatever leases it holds.
+func (c *campaign) clone(victim fsm.NodeID) {
+	first := c.w.node(victim)
+	first.host.Unplug()
+	c.w.twin(victim, c.w.net.Host(string(victim)))
+	for range 2 * signers {
+		c.all.Go(func() { c.signOn(first) })
+	}
+	c.pause(between(200*time.Millisecond, brief))
+	c.w.finish(first)
+}
+
+// TestATwinThatWasAlwaysThere: two processes of a node run on copies of its data. The one that served loses its network in the moment in which the
+// leader changes, and the other, which no leader has heard of yet, takes its place. That it has run for long says nothing about the first,
+// which still holds the leases of the leader before.
+func TestATwinThatWasAlwaysThere(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.unsealed(3)
+		w.create(first, "pay", hsm.Ed25519)
+		w.serving(3)
+		w.within(5*time.Second, "n3 signs", func() bool { return w.signs(w.node("n3"), "pay") })
+
+		second := w.net.Host("n3")
+		second.Unplug()
+		old := w.twin("n3", second)
+		time.Sleep(time.Minute)
+		w.must(w.leader("n1", "n2").cluster.StepDown(w.ctx()))
+		old.host.Unplug()
+		second.Plug()
+		leader := w.leader("n1", "n2")
+		if !w.signs(old, "pay") {
+			t.Fatal("the first should hold a lease of the leader before, or this shows nothing")
+		}
+		began := time.Now()
+		_, _, err := leader.vault.ChangeKey(w.ctx(), w.admin, request(), vault.Change{Name: "pay", Action: fsm.ActionSuspend, Reason: "a drill"})
+		w.must(err)
+		if w.signs(old, "pay") {
+			t.Errorf("the first process signs %s after the order, and it is acknowledged", time.Since(began))
+		}
+		w.finish(old)
+	})
+}
+
+// TestAReplacedProcessSeals: a process that learns that another of its node was unsealed closes its master. Until then its leases
+// are worth nothing to it.
+func TestAReplacedProcessSeals(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.unsealed(3)
+		w.create(first, "pay", hsm.Ed25519)
+		w.within(5*time.Second, "n3 signs", func() bool { return w.signs(w.node("n3"), "pay") })
+		old := w.node("n3")
+		old.host.Unplug()
+		w.twin("n3", w.net.Host("n3"))
+		w.serving(3)
+		w.unseal("n3")
+		second := w.node("n3")
+		if second.sealed() || old.sealed() {
+			t.Fatal("both should be unsealed, or this shows nothing")
+		}
+		w.kill("n3")
+		w.rejoin("n3")
+		old.host.Plug()
+		w.within(10*time.Second, "it seals", old.sealed)
+		if _, err := old.vault.Sign(w.ctx(), w.admin, "pay", message(1)); !errors.Is(err, hsm.ErrSealed) {
+			t.Errorf("it signs, or says: %v", err)
+		}
+		w.finish(old)
+		w.restart("n3")
+		w.serving(3)
+		w.unseal("n3")
+		w.within(5*time.Second, "the node signs again", func() bool { return w.signs(w.node("n3"), "pay") })
+	})
+}
