@@ -22,6 +22,7 @@ type NodeID string
 type Member struct {
 	ID   NodeID
 	Addr string // host:port of its cluster port
+	Key  []byte // DER SubjectPublicKeyInfo of its certificates; nil: any that the CA has signed for its name
 	// Withheld: it was ordered to serve nothing, and gets no lease.
 	Withheld bool
 	// Drained: that order is in force, so no later restriction waits for it.
@@ -29,10 +30,10 @@ type Member struct {
 	// Leaving is the index of the restriction after which it is to leave raft's configuration; 0: it is not. That restriction is
 	// acknowledged when it has left.
 	Leaving uint64
-	// Server is the boot id of the process that serves as the member, empty if none ever did, and Serves the index at which it began to. No other
-	// process of the member may act on a lease; and the state must not have one serve that is not Latest on the leader that proposes it.
-	Server string
-	Serves uint64
+	// Incumbent is the boot id of the process that serves as the member, empty if none has since it became one, and Since the index at which
+	// it began to. No other process of the member may act on a lease; and the leader proposes that of none that is not Latest.
+	Incumbent string
+	Since     uint64
 }
 
 // Network is how a node listens and dials. Both ends speak TLS over what it returns.

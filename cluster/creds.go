@@ -20,14 +20,15 @@ var _ credentials.TransportCredentials = handshaken{}
 type peerInfo struct {
 	credentials.CommonAuthInfo
 	id      NodeID
+	key     string    // of the certificate, DER SubjectPublicKeyInfo
 	expires time.Time // of the certificate; zero for a joiner
 }
 
 // AuthType implements credentials.AuthInfo.
 func (peerInfo) AuthType() string { return "tls" }
 
-func info(id NodeID, expires time.Time) peerInfo {
-	return peerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, id, expires}
+func info(id NodeID, key string, expires time.Time) peerInfo {
+	return peerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, id, key, expires}
 }
 
 var errNotHandshaken = errors.New("cluster: connection did not come through the cluster port")
@@ -37,11 +38,11 @@ func (handshaken) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, e
 	if !ok {
 		return nil, nil, errNotHandshaken
 	}
-	return p, info(p.id, p.expires), nil
+	return p, info(p.id, p.key, p.expires), nil
 }
 
 func (handshaken) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return c, info("", time.Time{}), nil // the dialer has checked who it is
+	return c, info("", "", time.Time{}), nil // the dialer has checked who it is
 }
 
 func (handshaken) Info() credentials.ProtocolInfo {

@@ -133,7 +133,7 @@ func (n *Node) settleTenure(ctx context.Context, r *raft.Raft) {
 		table.AllowAvailable()
 	}
 	table.Withhold(n.withheld)
-	table.Servers(n.server)
+	table.Incumbents(n.incumbent)
 	n.tenure.Store(table)
 	n.log.Info("leading", "term", term)
 }

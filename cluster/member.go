@@ -12,7 +12,7 @@ import (
 // membership remembers who was a member and is not any more.
 type membership struct {
 	mu     sync.Mutex
-	last   map[NodeID]string // id → address, of the last look
+	last   map[NodeID]string // id → address and key, of the last look
 	former map[NodeID]bool
 }
 
@@ -26,15 +26,15 @@ func (m *membership) observe(members []Member) (changed []NodeID) {
 	defer m.mu.Unlock()
 	now := make(map[NodeID]string, len(members))
 	for _, member := range members {
-		now[member.ID] = member.Addr
+		now[member.ID] = member.Addr + " " + string(member.Key)
 		delete(m.former, member.ID)
 	}
-	for id, addr := range m.last {
+	for id, before := range m.last {
 		current, present := now[id]
 		if !present {
 			m.former[id] = true
 		}
-		if !present || current != addr {
+		if !present || current != before {
 			changed = append(changed, id)
 		}
 	}
@@ -48,25 +48,35 @@ func (m *membership) wasMember(id NodeID) bool {
 	return m.former[id]
 }
 
-// admitCall decides whether a node whose certificate is good may call this one: members only, once there are any.
-func (n *Node) admitCall(id NodeID) error {
+// admitCall decides whether a node whose certificate is good may call this one: members only, once there are any. One that was removed is no
+// member when another machine has been admitted under its name.
+func (n *Node) admitCall(id NodeID, key string) error {
 	members := n.cfg.Members()
-	if len(members) == 0 || slices.ContainsFunc(members, func(m Member) bool { return m.ID == id }) {
+	if len(members) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", ErrNotMember, id)
+	switch i := slices.IndexFunc(members, func(m Member) bool { return m.ID == id }); {
+	case i < 0:
+		return fmt.Errorf("%w: %s", ErrNotMember, id)
+	case members[i].Key != nil && string(members[i].Key) != key:
+		return fmt.Errorf("%w: %s with this key, which is not the member's", ErrNotMember, id)
+	}
+	return nil
 }
 
 // admitRaft is more lenient than admitCall on a follower: its state may be so old that it does not know the present leader
 // yet, and it could never learn of it if it refused to listen. There it refuses those it knows to have been removed; raft's own
 // rules keep anybody else from harm, since votes and entries count by its configuration.
-func (n *Node) admitRaft(id NodeID) error {
-	err := n.admitCall(id)
-	if err == nil || n.members.wasMember(id) {
+func (n *Node) admitRaft(id NodeID, key string) error {
+	err := n.admitCall(id, key)
+	switch {
+	case err == nil || n.members.wasMember(id):
 		return err
-	}
-	isServer := func(s raft.Server) bool { return NodeID(s.ID) == id }
-	if !n.IsLeader() || slices.ContainsFunc(n.servers(), isServer) {
+	case !n.IsLeader():
+		return nil
+	case n.member(id).ID == id: // with another key
+		return err
+	case slices.ContainsFunc(n.servers(), func(s raft.Server) bool { return NodeID(s.ID) == id }):
 		return nil
 	}
 	return err

@@ -90,7 +90,7 @@ func New(cfg Config) (*Node, error) {
 	if err := n.open(); err != nil {
 		return nil, err
 	}
-	n.holder = lease.NewHolder(string(cfg.ID), cfg.Boot, cfg.Clock).With(cfg.Lease, n.disk.incarnation, cfg.BootClock).Serves(n.serves)
+	n.holder = lease.NewHolder(string(cfg.ID), cfg.Boot, cfg.Clock).With(cfg.Lease, n.disk.incarnation, cfg.BootClock).Incumbent(n.since)
 	n.peers = lease.NewPeers(cfg.Lease, cfg.Boot, cfg.Clock)
 	return n, nil
 }
@@ -126,7 +126,7 @@ func (n *Node) dialRaft(ctx context.Context, id NodeID, addr string) (net.Conn, 
 }
 
 func (n *Node) dial(ctx context.Context, proto string, id NodeID, addr string) (net.Conn, error) {
-	conn, err := dialTLS(ctx, n.cfg.Network, addr, n.identity.client(proto, id))
+	conn, err := dialTLS(ctx, n.cfg.Network, addr, n.identity.client(proto, id, n.member(id).Key))
 	if err != nil {
 		return nil, err
 	}

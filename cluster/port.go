@@ -41,7 +41,7 @@ type port struct {
 	listener net.Listener
 	config   *tls.Config
 	identity *identity
-	admit    func(NodeID) error // of raft's connections
+	admit    func(id NodeID, key string) error // of raft's connections
 	log      *slog.Logger
 	refusals *refusal.Log
 	memory   *raftBudget
@@ -56,7 +56,7 @@ type port struct {
 	count uint64                    // of all connections so far
 }
 
-func newPort(l net.Listener, i *identity, admit func(NodeID) error, log *slog.Logger) *port {
+func newPort(l net.Listener, i *identity, admit func(NodeID, string) error, log *slog.Logger) *port {
 	p := &port{
 		listener: l, config: i.server(), identity: i, admit: admit, log: log,
 		refusals: refusal.New(log, "cluster"), memory: newRaftBudget(),
@@ -191,8 +191,8 @@ func (p *port) recognise(tracked *trackedConn, conn *tls.Conn) (*peerConn, error
 	if c.id, err = p.identity.peer(state); err != nil {
 		return nil, err
 	}
-	c.expires = state.PeerCertificates[0].NotAfter
-	switch err := p.admit(c.id); {
+	c.expires, c.key = state.PeerCertificates[0].NotAfter, string(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
+	switch err := p.admit(c.id, c.key); {
 	case err == nil:
 		tracked.member.Store(true)
 		p.known.note(tracked.host)
@@ -239,7 +239,7 @@ func (p *port) place(t *trackedConn, c *peerConn) (oldest *trackedConn, err erro
 	case c.proto != protoJoin && len(same) >= maxConnsPerPeer:
 		oldest = slices.MinFunc(same, byArrival)
 	}
-	t.proto, t.peer, t.expires = c.proto, c.id, c.expires
+	t.proto, t.peer, t.key, t.expires = c.proto, c.id, c.key, c.expires
 	return oldest, nil
 }
 
@@ -254,7 +254,7 @@ func (p *port) matching(match func(*trackedConn) bool) (all []*trackedConn) {
 }
 
 // expel closes raft's connections of peers that admit refuses (nil: nobody), or whose certificate has expired since.
-func (p *port) expel(admit func(NodeID) error) {
+func (p *port) expel(admit func(NodeID, string) error) {
 	now := time.Now()
 	for _, c := range p.raftConns() {
 		var err error
@@ -262,7 +262,7 @@ func (p *port) expel(admit func(NodeID) error) {
 		case now.After(c.expires):
 			err = errExpired
 		case admit != nil:
-			err = admit(c.peer)
+			err = admit(c.peer, c.key)
 		}
 		if err != nil {
 			p.log.Info("closing a raft connection", "peer", string(c.peer), "err", err)
@@ -314,7 +314,8 @@ type trackedConn struct {
 	offered string // the protocols that the peer asks for
 	proto   string // "" until the handshake is over
 	peer    NodeID
-	expires time.Time // of the peer's certificate
+	key     string    // of the peer's certificate
+	expires time.Time // the same
 }
 
 // offers notes what the peer wants, for the log.

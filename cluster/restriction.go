@@ -94,15 +94,15 @@ func (n *Node) member(id NodeID) Member {
 // withheld reports a node that was ordered to serve nothing.
 func (n *Node) withheld(id string) bool { return n.member(NodeID(id)).Withheld }
 
-// server is the process that serves as a node, and since which index; empty if none ever did.
-func (n *Node) server(id string) (boot string, since uint64) {
+// incumbent is the process that serves as a node, and since which index; empty if none does.
+func (n *Node) incumbent(id string) (boot string, since uint64) {
 	m := n.member(NodeID(id))
-	return m.Server, m.Serves
+	return m.Incumbent, m.Since
 }
 
-// serves is the index at which this process began to serve as its node; 0 if another one does, or none.
-func (n *Node) serves() uint64 {
-	if boot, since := n.server(string(n.cfg.ID)); boot == n.cfg.Boot {
+// since is the index at which this process began to serve as its node; 0 if another one does, or none.
+func (n *Node) since() uint64 {
+	if boot, since := n.incumbent(string(n.cfg.ID)); boot == n.cfg.Boot {
 		return since
 	}
 	return 0
@@ -113,7 +113,7 @@ func (n *Node) serves() uint64 {
 // process, which runs on a copy of the node's storage or has taken its place.
 func (n *Node) Latest(id NodeID, boot string) error {
 	table := n.tenure.Load()
-	if table == nil {
+	if table == nil || table.Term() != n.Term() {
 		return ErrNotLeader
 	}
 	latest, err := table.Latest(string(id), boot)

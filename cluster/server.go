@@ -53,7 +53,7 @@ func newPeerServer(n *Node) *grpc.Server {
 // certificate that opened it.
 func (s *peerServer) admit(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	who := callerInfo(ctx)
-	err := s.node.admitCall(who.id)
+	err := s.node.admitCall(who.id, who.key)
 	if time.Now().After(who.expires) {
 		err = errExpired
 	}
@@ -124,7 +124,7 @@ func renewFromProto(r *clusterpb.RenewRequest) lease.Renew {
 	return lease.Renew{
 		Node: r.GetNode(), Boot: r.GetBoot(), Seq: r.GetSeq(), Term: r.GetTerm(), Applied: r.GetApplied(),
 		Echo:        lease.Echo{Term: r.GetEchoTerm(), GrantSeq: r.GetEchoGrantSeq()},
-		Incarnation: r.GetIncarnation(), Uptime: time.Duration(r.GetUptime()), Available: r.GetWantAvailable(), Serves: r.GetServes(), Settled: time.Duration(r.GetSettled()),
+		Incarnation: r.GetIncarnation(), Uptime: time.Duration(r.GetUptime()), Available: r.GetWantAvailable(), Since: r.GetSince(), Settled: time.Duration(r.GetSettled()),
 		// Below zero is nobody's word; a negative remainder would be an entry that has run out already.
 		Remaining: lease.Durations{
 			lease.Serving: max(0, time.Duration(r.GetRemaining())), lease.Available: max(0, time.Duration(r.GetRemainingAvailable())),
@@ -137,7 +137,7 @@ func renewToProto(r lease.Renew) *clusterpb.RenewRequest {
 		Node: r.Node, Boot: r.Boot, Seq: r.Seq, Term: r.Term, Applied: r.Applied,
 		EchoTerm: r.Echo.Term, EchoGrantSeq: r.Echo.GrantSeq, Incarnation: r.Incarnation, Uptime: int64(r.Uptime),
 		Remaining: int64(r.Remaining[lease.Serving]), RemainingAvailable: int64(r.Remaining[lease.Available]), WantAvailable: r.Available,
-		Serves: r.Serves, Settled: int64(r.Settled),
+		Since: r.Since, Settled: int64(r.Settled),
 	}
 }
 

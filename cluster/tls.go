@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -99,9 +100,9 @@ func (i *identity) peer(s tls.ConnectionState) (NodeID, error) {
 	return PeerID(s.PeerCertificates[0], i.clusterID)
 }
 
-// client verifies that the server is the node want ("" is any node of the cluster). Nodes have no host names, so the standard
-// verification by name is replaced, not left out.
-func (i *identity) client(proto string, want NodeID) *tls.Config {
+// client verifies that the server is the node want ("" is any node of the cluster), with the key that is known of it (nil: any). Nodes have
+// no host names, so the standard verification by name is replaced, not left out.
+func (i *identity) client(proto string, want NodeID, key []byte) *tls.Config {
 	c := i.base()
 	c.NextProtos = []string{proto}
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.certificate() }
@@ -113,6 +114,9 @@ func (i *identity) client(proto string, want NodeID) *tls.Config {
 		id, err := i.peer(s)
 		if err == nil && want != "" && id != want {
 			err = fmt.Errorf("%w: expected %s, found %s", ErrPeer, want, id)
+		}
+		if err == nil && key != nil && !bytes.Equal(key, s.PeerCertificates[0].RawSubjectPublicKeyInfo) {
+			err = fmt.Errorf("%w: %s with another key than the member's", ErrPeer, id)
 		}
 		return err
 	}
@@ -190,6 +194,7 @@ func handshake(ctx context.Context, conn *tls.Conn) error {
 type peerConn struct {
 	net.Conn
 	id      NodeID
+	key     string // of the peer's certificate, DER SubjectPublicKeyInfo
 	proto   string
 	expires time.Time // of the peer's certificate; zero for a joiner
 }

@@ -51,24 +51,25 @@ func (s *State) DrainedAt(id NodeID) uint64 {
 	return n.DrainedAt
 }
 
-// Serves reports whether a process is the one that serves as a node: the last that reported an unseal, of a member that was not ordered to
-// drain. What any other holds of leases counts for nothing, since nobody waits for it: it may run on a copy of the node's data. It is asked for every use.
+// Incumbent is the process that serves as a node, the last that reported an unseal, and the index of that report; an empty boot id if
+// none has since the node became a member, or it is none. What any other process of that name holds of leases counts for nothing, since nobody waits for
+// it: it may run on a copy of the node's data, or on what it had as an earlier member.
+func (s *State) Incumbent(id NodeID) (boot string, since uint64) {
+	n, found := s.nodes.Get(id)
+	if !found {
+		return "", 0
+	}
+	return n.UnsealedBoot, n.UnsealedAt
+}
+
+// Serves reports whether a process is its node's incumbent, and the node was not ordered to drain. It is asked for every use.
 func (s *State) Serves(id NodeID, boot string) bool {
 	n, found := s.nodes.Get(id)
 	return found && n.UnsealedBoot == boot && n.DrainedAt == 0
 }
 
-// ReplacedAt is the index at which another process of a node than this one reported an unseal, 0 if this was the last that did.
-func (s *State) ReplacedAt(id NodeID, boot string) uint64 {
-	n, found := s.nodes.Get(id)
-	if !found || n.UnsealedBoot == boot {
-		return 0
-	}
-	return n.UnsealedAt
-}
-
-// LastServer is the index of the last report of an unseal by a present member: the state has the process that made it serve as its node.
-func (s *State) LastServer() (last uint64) {
+// LastIncumbent is the latest index at which a present member's incumbent became it.
+func (s *State) LastIncumbent() (last uint64) {
 	for _, n := range s.nodes.Values() {
 		last = max(last, n.UnsealedAt)
 	}

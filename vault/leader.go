@@ -22,11 +22,6 @@ func (v *Vault) lead(ctx context.Context, from fsm.NodeID, p proposal) (fsm.Resu
 	if err := v.mayPropose(from, p.Caller, e); err != nil {
 		return fsm.Result{}, err
 	}
-	if u, unsealed := e.Command.(fsm.RecordNodeUnsealed); unsealed { // which makes it the process that serves as the node
-		if err := v.cfg.Proposer.Latest(u.Node, u.Boot); err != nil {
-			return fsm.Result{}, err
-		}
-	}
 	if dated(e.Command) {
 		if err := v.clockFit(ctx); err != nil {
 			return fsm.Result{}, err
@@ -149,6 +144,9 @@ func (v *Vault) mayReport(s *fsm.State, from fsm.NodeID, e fsm.Entry) error {
 	}
 	if about != from || e.Actor != fsm.Actor("spiffe://"+s.Cluster().ID+"/node/"+string(from)) {
 		return fmt.Errorf("%w: node %s speaks for another", policy.ErrDenied, from)
+	}
+	if u, unsealed := e.Command.(fsm.RecordNodeUnsealed); unsealed { // which makes the process its node's incumbent
+		return v.cfg.Proposer.Latest(u.Node, u.Boot)
 	}
 	return nil
 }

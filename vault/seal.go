@@ -18,13 +18,19 @@ func (v *Vault) unsealed(s *fsm.State) error {
 	if at == 0 && v.loss.Load() != nil {
 		return fmt.Errorf("%w: the HSM of node %s lost its master; when it is back custodians unseal with: conclave ceremony unseal", hsm.ErrSealed, v.cfg.Node)
 	}
-	if other := s.ReplacedAt(v.cfg.Node, v.cfg.Boot); at != 0 && other > at {
-		return fmt.Errorf("%w: another process of node %s was unsealed at index %d: two run on copies of one data directory, and only one may; end one", hsm.ErrSealed, v.cfg.Node, other)
+	if at != 0 && v.replaced(s, at) {
+		return fmt.Errorf("%w: this process of node %s was replaced: another was unsealed, on a copy of its data, or the node was admitted anew; only one may run", hsm.ErrSealed, v.cfg.Node)
 	}
 	if at == 0 || s.Cluster().SealedAt > at {
 		return fmt.Errorf("%w: node %s; custodians unseal it with: conclave ceremony unseal", hsm.ErrSealed, v.cfg.Node)
 	}
 	return nil
+}
+
+// replaced reports that a state, which is not older than this process's unseal at an index, has another process serve as the node, or none.
+func (v *Vault) replaced(s *fsm.State, at uint64) bool {
+	boot, _ := s.Incumbent(v.cfg.Node)
+	return s.Applied() >= at && boot != v.cfg.Boot
 }
 
 // Seal orders the whole cluster to seal. It is a restriction: when it is acknowledged no node releases another result.
@@ -40,11 +46,11 @@ func (v *Vault) Seal(ctx context.Context, c policy.Caller, id fsm.RequestID, rea
 // second check anyway.
 const drainTime = 10 * time.Second
 
-// obeySeal closes the master session after a seal order that came later than this process's unseal, and after an unseal of another
-// process of this node.
+// obeySeal closes the master session after a seal order that came later than this process's unseal, and when it was
+// replaced.
 func (v *Vault) obeySeal(s *fsm.State) {
 	at := v.unsealedAt.Load()
-	ordered, replaced := s.Cluster().SealedAt > at, s.ReplacedAt(v.cfg.Node, v.cfg.Boot) > at
+	ordered, replaced := s.Cluster().SealedAt > at, v.replaced(s, at)
 	if at == 0 || !ordered && !replaced {
 		return
 	}
@@ -67,7 +73,7 @@ func (v *Vault) obeySeal(s *fsm.State) {
 			return
 		}
 		if replaced {
-			v.log.Error("sealed: another process of this node was unsealed; two run on copies of one data directory, and only one may: end one", "index", s.ReplacedAt(v.cfg.Node, v.cfg.Boot))
+			v.log.Error("sealed: this process was replaced: another was unsealed, on a copy of its data, or the node was admitted anew; end one", "index", s.Applied())
 			return
 		}
 		v.log.Info("sealed by order", "index", s.Cluster().SealedAt)

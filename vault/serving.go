@@ -9,17 +9,24 @@ import (
 	"github.com/conclave-vault/conclave/vault/policy"
 )
 
-// mayUse says whether this node may use its master under a state. An order to drain is state like a seal order: the guard's second check
-// sees it at once, whatever lease the node still holds.
+// mayUse says whether this node may use its master under a state. An order to drain is state like a seal order, and so is who serves as the node: the
+// guard's second check sees it at once, whatever lease the node still holds.
 func (v *Vault) mayUse(s *fsm.State) error {
+	if at := v.unsealedAt.Load(); at != 0 && s.Cluster().SealedAt <= at && v.serves(s) {
+		return nil
+	}
 	if at := s.DrainedAt(v.cfg.Node); at != 0 {
 		return fmt.Errorf("%w: node %s was taken out of service at index %d; another node serves", guard.ErrNoLease, v.cfg.Node, at)
 	}
-	return v.unsealed(s)
+	if err := v.unsealed(s); err != nil {
+		return err
+	}
+	// A state of before the unseal, which the leases of now say nothing about.
+	return fmt.Errorf("%w: node %s had not applied its own unseal; try again", guard.ErrNoLease, v.cfg.Node)
 }
 
 // serves reports whether this process may rest on its leases under a state. Nobody waits for those of a drained node, of a process that has
-// not been unsealed, or of one beside which another was, on a copy of the node's data.
+// not been unsealed, of one beside which another was, on a copy of the node's data, or of one that a former member left.
 func (v *Vault) serves(s *fsm.State) bool { return s.Serves(v.cfg.Node, v.cfg.Boot) }
 
 // NodeAction is an order about a node.

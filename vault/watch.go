@@ -121,7 +121,7 @@ func (v *Vault) stream(ctx context.Context, c policy.Caller, q WatchQuery, leaf 
 	due := true // the first message says where it begins
 	for {
 		changed := v.cfg.Replica.Changed() // before the state, so that nothing is missed between
-		batch, err := v.watched(c, q, leaf)
+		batch, err := v.watched(ctx, c, q, leaf)
 		if err != nil {
 			return err
 		}
@@ -146,11 +146,30 @@ func (v *Vault) stream(ctx context.Context, c policy.Caller, q WatchQuery, leaf 
 }
 
 // watched reads a batch. What a caller may see is decided by this node's state under its lease, each time: a role that was taken away, or
-// a node that may have missed it, ends the watch.
-func (v *Vault) watched(c policy.Caller, q WatchQuery, leaf uint64) (WatchBatch, error) {
+// a node that may have missed it, ends the watch. A node that waits for its unseal rests on no lease, and asks the leader.
+func (v *Vault) watched(ctx context.Context, c policy.Caller, q WatchQuery, leaf uint64) (WatchBatch, error) {
 	l := v.cfg.Lease() // first
 	fences := v.guard.Fences()
 	s := v.state()
+	leased := v.serves(s)
+	if !leased && s.DrainedAt(v.cfg.Node) == 0 {
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		var err error
+		if s, err = v.current(ctx); err != nil {
+			return WatchBatch{}, fmt.Errorf("%w: %w", guard.ErrNoLease, err)
+		}
+		return v.readWatch(s, c, q, leaf, fences)
+	}
+	batch, err := v.readWatch(s, c, q, leaf, fences)
+	if !leased || !l.Valid() { // last: reads the clock
+		return batch, guard.ErrNoLease
+	}
+	return batch, err
+}
+
+// readWatch reads a batch as far as a state shows it.
+func (v *Vault) readWatch(s *fsm.State, c policy.Caller, q WatchQuery, leaf uint64, fences guard.Fences) (WatchBatch, error) {
 	denied := policy.Identify(s, c)
 	batch := WatchBatch{Next: leaf, Index: s.Applied()}
 	var events []fsm.Event
@@ -168,9 +187,6 @@ func (v *Vault) watched(c policy.Caller, q WatchQuery, leaf uint64) (WatchBatch,
 		if q.wants(e) && maySee(s, c, e) {
 			batch.Events = append(batch.Events, e)
 		}
-	}
-	if !v.serves(s) || !l.Valid() { // last: reads the clock
-		return batch, guard.ErrNoLease
 	}
 	return batch, denied
 }

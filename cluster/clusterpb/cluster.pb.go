@@ -222,7 +222,7 @@ type RenewRequest struct {
 	WantAvailable bool `protobuf:"varint,12,opt,name=want_available,json=wantAvailable,proto3" json:"want_available,omitempty"`
 	// The index at which this process began to serve as the node, and nanoseconds on the holder's clock since a leader was known to have it; 0 if none
 	// was, or the process does not serve.
-	Serves        uint64 `protobuf:"varint,13,opt,name=serves,proto3" json:"serves,omitempty"`
+	Since         uint64 `protobuf:"varint,13,opt,name=since,proto3" json:"since,omitempty"`
 	Settled       int64  `protobuf:"varint,14,opt,name=settled,proto3" json:"settled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -342,9 +342,9 @@ func (x *RenewRequest) GetWantAvailable() bool {
 	return false
 }
 
-func (x *RenewRequest) GetServes() uint64 {
+func (x *RenewRequest) GetSince() uint64 {
 	if x != nil {
-		return x.Serves
+		return x.Since
 	}
 	return 0
 }
@@ -944,7 +944,7 @@ const file_cluster_clusterpb_cluster_proto_rawDesc = "" +
 	"\tCallReply\x126\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1c.conclave.cluster.v1.OutcomeR\aoutcome\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x9b\x03\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x99\x03\n" +
 	"\fRenewRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\tR\x04boot\x12\x10\n" +
@@ -958,8 +958,8 @@ const file_cluster_clusterpb_cluster_proto_rawDesc = "" +
 	"\tremaining\x18\n" +
 	" \x01(\x03R\tremaining\x12/\n" +
 	"\x13remaining_available\x18\v \x01(\x03R\x12remainingAvailable\x12%\n" +
-	"\x0ewant_available\x18\f \x01(\bR\rwantAvailable\x12\x16\n" +
-	"\x06serves\x18\r \x01(\x04R\x06serves\x12\x18\n" +
+	"\x0ewant_available\x18\f \x01(\bR\rwantAvailable\x12\x14\n" +
+	"\x05since\x18\r \x01(\x04R\x05since\x12\x18\n" +
 	"\asettled\x18\x0e \x01(\x03R\asettled\"\xee\x02\n" +
 	"\n" +
 	"RenewReply\x126\n" +

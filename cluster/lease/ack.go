@@ -81,8 +81,13 @@ func (t *Table) wait(k Kind, node string, index uint64, now time.Duration) (time
 		return remaining(t.sinceElection()[k], now), false
 	}
 	last, behind := time.Duration(0), false
-	if now <= s.before[k] {
-		last, behind = s.before[k], true
+	before := s.before[k]
+	// The leader's state has the restriction. A process that it had serve meanwhile and that has not been here may have a lease of an earlier term.
+	if id, _ := t.incumbent(node); id != "" && !s.knows(id) && !t.off.has(earlierProcess) {
+		before = max(before, t.sinceElection()[k])
+	}
+	if now <= before {
+		last, behind = before, true
 	}
 	for i, b := range s.boots {
 		latest, bound := i == len(s.boots)-1, b.bound(k)

@@ -103,7 +103,7 @@ func TestRareScenarios(t *testing.T) {
 		}},
 		// The second is given leases, and nobody has it serve. Then the first, which serves, is back for a moment at a leader that has not
 		// heard of the second.
-		"who serves by the state": {servesByState, func(m *model) {
+		"who serves by the state": {incumbentOnly, func(m *model) {
 			m.mute = true
 			first := m.nodes[2]
 			m.double(2)

@@ -27,7 +27,7 @@ type Holder struct {
 	node, boot  string
 	incarnation uint64
 	clock, sure Clock
-	serves      func() uint64 // since when this process serves as the node, by the visible state; 0: it does not
+	since       func() uint64 // since when this process serves as the node, by the visible state; 0: it does not
 	begun       time.Duration
 	current     [kinds]atomic.Pointer[terms]
 	wanted      atomic.Int64 // when a lease of the kind Available was last asked for, on clock; 0: never
@@ -45,7 +45,7 @@ type Holder struct {
 
 // NewHolder returns a holder without a lease. boot must be unique to this process.
 func NewHolder(node, boot string, clock Clock) *Holder {
-	return &Holder{cfg: Default(), node: node, boot: boot, clock: clock, begun: clock.Now(), answered: true, serves: func() uint64 { return 0 }}
+	return &Holder{cfg: Default(), node: node, boot: boot, clock: clock, begun: clock.Now(), answered: true, since: func() uint64 { return 0 }}
 }
 
 // With completes a new holder, before its first use: the cluster's configuration, the number of this process among those that the
@@ -55,11 +55,11 @@ func (h *Holder) With(cfg Config, incarnation uint64, sure Clock) *Holder {
 	return h
 }
 
-// Serves completes a new holder, before its first use: since names the index at which the visible state began to have this process serve as
+// Incumbent completes a new holder, before its first use: since names the index at which the visible state began to have this process serve as
 // the node, 0 while it has another one do so, or none. A node acts on no lease of a process that does not serve: so from the moment at
 // which a leader is known to have that index, an earlier process of the node gets no lease that is worth anything.
-func (h *Holder) Serves(since func() uint64) *Holder {
-	h.serves = since
+func (h *Holder) Incumbent(since func() uint64) *Holder {
+	h.since = since
 	return h
 }
 
@@ -91,15 +91,15 @@ func (h *Holder) Renew(term, applied func() uint64) Renew {
 	// After the term: from here on no grant of an older one is installed, so what is left of older ones is left once and for all.
 	remaining := Durations{Serving: h.Lease().Remaining(), Available: h.Available().Remaining()}
 	wanted := time.Duration(h.wanted.Load())
-	var serves uint64
+	var since uint64
 	var settled time.Duration
-	if since := h.serves(); since != 0 && since == h.known {
-		serves, settled = since, h.sent-h.knownAt
+	if now := h.since(); now != 0 && now == h.known {
+		since, settled = now, h.sent-h.knownAt
 	}
 	return Renew{
 		Node: h.node, Boot: h.boot, Incarnation: h.incarnation, Seq: h.seq, Term: h.term, Applied: applied(), Echo: echo,
 		Uptime: h.sent - h.begun, Remaining: remaining, Available: wanted != 0 && h.sent-wanted < h.cfg.Available,
-		Serves: serves, Settled: settled,
+		Since: since, Settled: settled,
 	}
 }
 
@@ -115,7 +115,7 @@ func (h *Holder) Install(g Grant, applied func() uint64) error {
 		return ErrOldTerm // this node promised a newer leader to listen to nobody older
 	}
 	h.echo = Echo{Term: g.Term, GrantSeq: g.GrantSeq}
-	if since := h.serves(); since != h.known && since <= g.Floor {
+	if since := h.since(); since != h.known && since <= g.Floor {
 		h.known, h.knownAt = since, h.clock.Now()
 	}
 	if g.Withheld {

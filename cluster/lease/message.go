@@ -26,7 +26,7 @@ type Renew struct {
 	Uptime      time.Duration // since the process began, on the holder's clock
 	Remaining   Durations     // what its leases have left, read AFTER the term: no older one will be installed any more
 	Available   bool          // whether it wants a lease of that kind too
-	Serves      uint64        // index at which its process began to serve as the node, if a leader was known to have it; else 0
+	Since       uint64        // index at which its process began to serve as the node, if a leader was known to have it; else 0
 	Settled     time.Duration // since that was known, on the holder's clock
 }
 

@@ -53,8 +53,8 @@ type entry struct {
 	boot string // empty: a restriction
 }
 
-// server is the process that serves as a node in the state at an index, and since when; none if boot is empty.
-func server(log []entry, applied uint64, node int) (boot string, since uint64) {
+// incumbent is the process that serves as a node in the state at an index, and since when; none if boot is empty.
+func incumbent(log []entry, applied uint64, node int) (boot string, since uint64) {
 	for i := applied; i > 0; i-- {
 		if e := log[i-1]; e.boot != "" && e.node == node {
 			return e.boot, i
@@ -142,16 +142,16 @@ func (m *model) begin(id int, disk *storage) *process {
 		p.rate = []float64{1 - m.cfg.Rho, 1 + m.cfg.Rho}[m.rand.IntN(2)]
 	}
 	p.shift = time.Duration(m.rand.Int64N(int64(time.Hour)))
-	p.holder = NewHolder(fmt.Sprint("n", id), p.boot, p).With(m.cfg, disk.incarnation, nil).Serves(p.serves)
+	p.holder = NewHolder(fmt.Sprint("n", id), p.boot, p).With(m.cfg, disk.incarnation, nil).Incumbent(p.since)
 	p.holder.off = m.off
 	m.after(m.between(0, m.cfg.Period()), p.renewLoop)
 	m.after(m.between(0, 100*time.Millisecond), p.lead)
 	return p
 }
 
-// serves is since when the process serves as its node, by its own state.
-func (p *process) serves() uint64 {
-	if boot, since := server(p.disk.log, p.applied, p.id); boot == p.boot {
+// since when the process serves as its node, by its own state.
+func (p *process) since() uint64 {
+	if boot, since := incumbent(p.disk.log, p.applied, p.id); boot == p.boot {
 		return since
 	}
 	return 0
@@ -182,7 +182,7 @@ func (m *model) run(until time.Duration, enough func() bool) {
 // judge is the promise: no process finds a valid lease beside a state that lacks what was acknowledged, and no fence for it.
 func (m *model) judge() {
 	for _, p := range slices.Concat(m.nodes, m.older) {
-		if !p.off && m.now >= p.paused && p.applied < m.acked && p.holder.Lease().Valid() && (p.serves() != 0 || m.off.has(servesByState)) && p.lacks() {
+		if !p.off && m.now >= p.paused && p.applied < m.acked && p.holder.Lease().Valid() && (p.since() != 0 || m.off.has(incumbentOnly)) && p.lacks() {
 			m.violations++
 		}
 	}
@@ -304,7 +304,7 @@ func (p *process) lead() {
 		if p.table == nil {
 			return
 		}
-		p.nameServers()
+		p.nameIncumbents()
 		p.waiting = slices.DeleteFunc(p.waiting, func(i uint64) bool {
 			p.putUpFences(i)
 			if i > p.applied || !p.m.ack(p, i) {
@@ -317,10 +317,10 @@ func (p *process) lead() {
 	})
 }
 
-// nameServers has the latest process of each node that has renewed here serve as it, some time after it has begun.
-func (p *process) nameServers() {
+// nameIncumbents has the latest process of each node that has renewed here serve as it, some time after it has begun.
+func (p *process) nameIncumbents() {
 	for _, to := range p.m.nodes {
-		if has, _ := server(p.disk.log, uint64(len(p.disk.log)), to.id); has == to.boot || p.m.mute || p.m.rand.IntN(20) != 0 {
+		if has, _ := incumbent(p.disk.log, uint64(len(p.disk.log)), to.id); has == to.boot || p.m.mute || p.m.rand.IntN(20) != 0 {
 			continue
 		}
 		if latest, err := p.table.Latest(fmt.Sprint("n", to.id), to.boot); err == nil && latest {
@@ -401,10 +401,10 @@ func (p *process) apply(index uint64) {
 		if p.leading != 0 && p.table == nil && p.applied >= p.noop {
 			p.table = NewTable(p.m.cfg, p, p.leading, p.elected, names(len(p.m.nodes)))
 			p.table.off, p.leader = p.m.off, p
-			p.table.Servers(func(node string) (string, uint64) {
+			p.table.Incumbents(func(node string) (string, uint64) {
 				var id int
 				_, _ = fmt.Sscanf(node, "n%d", &id)
-				return server(p.disk.log, p.applied, id)
+				return incumbent(p.disk.log, p.applied, id)
 			})
 		}
 	}

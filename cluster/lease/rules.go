@@ -18,7 +18,7 @@ const (
 	knownToServe                        // how long a new process has run does not make it the only one of its node
 	olderTwin                           // of two processes of a node, the older gets nothing more
 	exactFence                          // a fence vouches for its own restriction only
-	servesByState                       // a process acts on its leases only if its state has it serve as the node
+	incumbentOnly                       // a process acts on its leases only if its state has it serve as the node
 )
 
 // off is a set of rules that are not obeyed.

@@ -35,13 +35,13 @@ type Table struct {
 
 	off rules
 
-	mu       sync.Mutex
-	seq      uint64
-	long     bool // whether leases of the kind Available may exist
-	voters   []string
-	nodes    map[string]*standing
-	withheld func(node string) bool
-	server   func(node string) (boot string, since uint64)
+	mu        sync.Mutex
+	seq       uint64
+	long      bool // whether leases of the kind Available may exist
+	voters    []string
+	nodes     map[string]*standing
+	withheld  func(node string) bool
+	incumbent func(node string) (boot string, since uint64)
 }
 
 // standing is what is known of one node in this term.
@@ -51,6 +51,7 @@ type standing struct {
 	incarnation uint64        // the highest that renewed here
 	before      Durations     // until when processes before those in boots may hold leases of earlier terms
 	boots       []*boot       // latest last
+	refused     []string      // older twins, latest last
 }
 
 // boot is one process of a node. Two are kept apart because a delayed message of the earlier one must not vouch for the later.
@@ -78,7 +79,7 @@ func NewTable(cfg Config, clock Clock, term uint64, elected time.Duration, voter
 	return &Table{
 		cfg: cfg, clock: clock, term: term, elected: elected,
 		voters: slices.Clone(voters), nodes: make(map[string]*standing), withheld: func(string) bool { return false },
-		server: func(string) (string, uint64) { return "", 0 },
+		incumbent: func(string) (string, uint64) { return "", 0 },
 	}
 }
 
@@ -108,15 +109,15 @@ func (t *Table) Withhold(from func(node string) bool) {
 	t.withheld = from
 }
 
-// Servers says which process the leader's state has serve as a node, and from which index on; an empty boot id if none ever did. The leader must
+// Incumbents says which process the leader's state has serve as a node, and from which index on; an empty boot id if none ever did. The leader must
 // not propose to have a process serve that has not renewed here, see Latest: so its table knows of all that began to in its term.
-func (t *Table) Servers(of func(node string) (boot string, since uint64)) {
+func (t *Table) Incumbents(of func(node string) (boot string, since uint64)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.server = of
+	t.incumbent = of
 }
 
-// Latest reports whether a process is the latest of its node that has renewed here; ErrOlderTwin if it has, and a later one too.
+// Latest reports whether a process is the latest of its node that has renewed here; ErrOlderTwin if a later one has, too.
 func (t *Table) Latest(node, id string) (bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -126,6 +127,9 @@ func (t *Table) Latest(node, id string) (bool, error) {
 	}
 	switch i := slices.IndexFunc(s.boots, func(b *boot) bool { return b.id == id }); i {
 	case -1:
+		if slices.Contains(s.refused, id) {
+			return false, ErrOlderTwin
+		}
 		return false, nil
 	case len(s.boots) - 1:
 		return true, nil
@@ -192,6 +196,7 @@ func (t *Table) boot(r Renew, now time.Duration) (*boot, error) {
 		t.nodes[r.Node] = s
 	}
 	if r.Incarnation < s.incarnation && !t.off.has(olderTwin) {
+		s.refuse(r.Boot)
 		return nil, ErrOlderTwin
 	}
 	for _, b := range s.boots {
@@ -200,6 +205,7 @@ func (t *Table) boot(r Renew, now time.Duration) (*boot, error) {
 		}
 	}
 	if r.Incarnation != 0 && r.Incarnation == s.incarnation && !t.off.has(olderTwin) {
+		s.refuse(r.Boot)
 		return nil, ErrOlderTwin
 	}
 	s.boots = slices.DeleteFunc(s.boots, func(b *boot) bool { return !b.held(now) })
@@ -213,16 +219,30 @@ func (t *Table) boot(r Renew, now time.Duration) (*boot, error) {
 	return b, nil
 }
 
+// refuse remembers an older twin, so that somebody can be told.
+func (s *standing) refuse(boot string) {
+	if slices.Contains(s.refused, boot) {
+		return
+	}
+	s.refused = append(s.refused, boot)
+	s.refused = s.refused[max(0, len(s.refused)-maxBoots):]
+}
+
+// knows of a process that it has been asked for leases here.
+func (s *standing) knows(id string) bool {
+	return slices.ContainsFunc(s.boots, func(b *boot) bool { return b.id == id })
+}
+
 // follows bounds what other processes of the node than a new one may still hold, ended or not: of this term it is in the table. Of earlier
 // terms nothing outlives the wait after the election, and nothing that the other could act on W(D) after a leader had the state in which
 // this one serves, on any clock; if this leader's state has that, and nothing newer. Where nobody ever served as the node there is nothing.
 func (t *Table) follows(s *standing, r Renew, now time.Duration) {
-	server, since := t.server(r.Node)
-	if server == "" || t.off.has(earlierProcess) {
+	boot, since := t.incumbent(r.Node)
+	if boot == "" || t.off.has(earlierProcess) {
 		return
 	}
 	var settled time.Duration
-	if server == r.Boot && since == r.Serves {
+	if boot == r.Boot && since == r.Since {
 		settled = r.Settled
 	}
 	if t.off.has(knownToServe) {

@@ -299,27 +299,27 @@ func TestWhatIsLeftIsFinalOnlyInTheLeadersTerm(t *testing.T) {
 func TestAProcessIsNotTakenForTheOnlyOne(t *testing.T) {
 	w := lease.Default().W(lease.Default().D)
 	for name, c := range map[string]struct {
-		server string // by the state of the leader, since index 5
-		since  uint64 // by its own state
-		floor  uint64 // of the leader before
-		ago    time.Duration
-		drop   bool
-		wait   time.Duration
+		boot  string // of the incumbent, by the state of the leader, since index 5
+		since uint64 // by its own state
+		floor uint64 // of the leader before
+		ago   time.Duration
+		drop  bool
+		wait  time.Duration
 	}{
-		"served for a moment":            {server: "young", since: 5, floor: 5, wait: w},
-		"served a while":                 {server: "young", since: 5, floor: 6, ago: 3 * second, wait: lease.Default().W(w - 3*second)},
-		"served long":                    {server: "young", since: 5, floor: 5, ago: 4 * second},
-		"no leader was known to know":    {server: "young", since: 5, floor: 4, ago: time.Hour, wait: w},
-		"it does not know":               {server: "young", floor: 5, ago: time.Hour, wait: w},
-		"a clock was wrong meanwhile":    {server: "young", since: 5, floor: 5, ago: time.Hour, drop: true, wait: w},
-		"another served meanwhile":       {server: "young", since: 3, floor: 5, ago: time.Hour, wait: w},
-		"another serves":                 {server: "old", since: 5, floor: 5, ago: time.Hour, wait: w},
+		"served for a moment":            {boot: "young", since: 5, floor: 5, wait: w},
+		"served a while":                 {boot: "young", since: 5, floor: 6, ago: 3 * second, wait: lease.Default().W(w - 3*second)},
+		"served long":                    {boot: "young", since: 5, floor: 5, ago: 4 * second},
+		"no leader was known to know":    {boot: "young", since: 5, floor: 4, ago: time.Hour, wait: w},
+		"it does not know":               {boot: "young", floor: 5, ago: time.Hour, wait: w},
+		"a clock was wrong meanwhile":    {boot: "young", since: 5, floor: 5, ago: time.Hour, drop: true, wait: w},
+		"another served meanwhile":       {boot: "young", since: 3, floor: 5, ago: time.Hour, wait: w},
+		"another serves":                 {boot: "old", since: 5, floor: 5, ago: time.Hour, wait: w},
 		"nobody ever served":             {since: 5, floor: 5, ago: time.Hour},
 		"nobody ever served, just begun": {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBoard(t, all...)
-			h := lease.NewHolder("n3", "young", b.clock).With(b.cfg, 2, nil).Serves(func() uint64 { return c.since })
+			h := lease.NewHolder("n3", "young", b.clock).With(b.cfg, 2, nil).Incumbent(func() uint64 { return c.since })
 			before := lease.NewTable(b.cfg, b.clock, 1, b.clock.now, all)
 			g, err := before.Renew(h.Renew(fixed(1), fixed(8)), fixed(c.floor))
 			if err != nil {
@@ -333,7 +333,7 @@ func TestAProcessIsNotTakenForTheOnlyOne(t *testing.T) {
 			}
 			b.clock.now += c.ago
 			b.table = lease.NewTable(b.cfg, b.clock, 2, b.clock.now, all)
-			b.table.Servers(func(string) (string, uint64) { return c.server, 5 })
+			b.table.Incumbents(func(string) (string, uint64) { return c.boot, 5 })
 			if _, err := b.table.Renew(h.Renew(fixed(2), fixed(8)), fixed(0)); err != nil {
 				t.Fatal(err)
 			}

@@ -51,7 +51,7 @@ func (r *Replica) State() *fsm.State { return r.machine.State() }
 func (r *Replica) Applied() uint64 { return r.State().Applied() }
 
 // Floor is the index of the last entry that State shows and that nobody may lack who is given a lease.
-func (r *Replica) Floor() uint64 { s := r.State(); return max(s.LastRestriction(), s.LastServer()) }
+func (r *Replica) Floor() uint64 { s := r.State(); return max(s.LastRestriction(), s.LastIncumbent()) }
 
 // OnPublish adds a hook that is called after every publish, in the applying goroutine: it must not block.
 // All hooks are added before raft starts.

@@ -182,9 +182,9 @@ func (n *node) members() []cluster.Member {
 	s := n.replica.State()
 	for _, m := range s.Nodes() {
 		all = append(all, cluster.Member{
-			ID: cluster.NodeID(m.ID), Addr: m.ClusterAddr,
+			ID: cluster.NodeID(m.ID), Addr: m.ClusterAddr, Key: m.IdentityKey,
 			Withheld: m.DrainedAt != 0, Drained: s.Standing(m) == fsm.StandingDrained, Leaving: m.RemovedAt,
-			Server: m.UnsealedBoot, Serves: m.UnsealedAt,
+			Incumbent: m.UnsealedBoot, Since: m.UnsealedAt,
 		})
 	}
 	return all

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/conclave-vault/conclave/cluster"
 	"github.com/conclave-vault/conclave/cluster/clustertest"
 	"github.com/conclave-vault/conclave/fsm"
 	"github.com/conclave-vault/conclave/hsm"
@@ -52,6 +55,9 @@ func (c *campaign) clone(victim fsm.NodeID) {
 func TestATwinThatWasAlwaysThere(t *testing.T) {
 	inWorld(t, func(w *world) {
 		first := w.unsealed(3)
+		if floor, since := first.replica.Floor(), first.replica.State().LastIncumbent(); since == 0 || floor < since {
+			t.Errorf("leases are granted to who has applied %d, and a process began to serve at %d", floor, since)
+		}
 		w.create(first, "pay", hsm.Ed25519)
 		w.serving(3)
 		w.within(5*time.Second, "n3 signs", func() bool { return w.signs(w.node("n3"), "pay") })
@@ -100,10 +106,77 @@ func TestAReplacedProcessSeals(t *testing.T) {
 		if _, err := old.vault.Sign(w.ctx(), w.admin, "pay", message(1)); !errors.Is(err, hsm.ErrSealed) {
 			t.Errorf("it signs, or says: %v", err)
 		}
+		var refused error
+		for _, who := range w.custodians[:threshold] {
+			_, refused = w.give(old, who)
+		}
+		if refused == nil || !strings.Contains(refused.Error(), "another process of node n3 began later") {
+			t.Errorf("unsealing it again: %v", refused)
+		}
 		w.finish(old)
 		w.restart("n3")
 		w.serving(3)
 		w.unseal("n3")
 		w.within(5*time.Second, "the node signs again", func() bool { return w.signs(w.node("n3"), "pay") })
 	})
+}
+
+// TestAFormerMemberServesNothing: a node was removed, its process goes on all the same, and another machine was admitted under its name, which
+// nobody has unsealed yet. The former one is back on its address while the new one is away. Members do not know its key; and if they did not ask
+// for it, its own state would tell it that it does not serve.
+func TestAFormerMemberServesNothing(t *testing.T) {
+	for name, asked := range map[string]bool{"": true, "keys are not asked for": false} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				if !asked {
+					w.tune = forgetKeys
+				}
+				first := w.unsealed(4)
+				w.create(first, "pay", hsm.Ed25519)
+				former := w.node("n4")
+				w.within(5*time.Second, "n4 signs", func() bool { return w.signs(former, "pay") })
+				w.must(w.reorder(w.ctx(), first, "n4", vault.NodeRemove))
+				former.host.Unplug()
+				time.Sleep(30 * time.Second)
+				delete(w.storage, "n4")
+				w.copied["n4"] = filepath.Join(w.dir, "n4 anew")
+				w.join("n4", first)
+				w.serving(4)
+				anew := w.node("n4")
+				anew.host.Unplug()
+				w.must(w.leader("n1", "n2", "n3").cluster.StepDown(w.ctx()))
+				time.Sleep(3 * time.Second)
+				former.host.Plug()
+				time.Sleep(15 * time.Second)
+				if has := former.cluster.Lease().Valid(); has == asked {
+					t.Errorf("the former member has a lease: %t", has)
+				}
+				if w.signs(former, "pay") {
+					t.Error("it signs although the state has no process serve as n4")
+				}
+				w.must(w.leader("n1", "n2", "n3").cluster.StepDown(w.ctx()))
+				former.host.Unplug()
+				anew.host.Plug()
+				leader := w.leader("n1", "n2", "n3")
+				_, _, err := leader.vault.ChangeKey(w.ctx(), w.admin, request(), vault.Change{Name: "pay", Action: fsm.ActionSuspend, Reason: "a drill"})
+				w.must(err)
+				if w.signs(former, "pay") {
+					t.Error("it signs after the acknowledgement")
+				}
+				w.finish(former)
+			})
+		})
+	}
+}
+
+// forgetKeys makes a node know its peers by name only.
+func forgetKeys(c *cluster.Config) {
+	members := c.Members
+	c.Members = func() []cluster.Member {
+		all := slices.Clone(members())
+		for i := range all {
+			all[i].Key = nil
+		}
+		return all
+	}
 }

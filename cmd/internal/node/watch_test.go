@@ -116,6 +116,43 @@ func TestAWatchBeginsWhereItIsTold(t *testing.T) {
 	})
 }
 
+// TestANodeThatWaitsForItsUnsealIsWatched: before there is a master, and after a restart. It asks the leader what its reader may see.
+func TestANodeThatWaitsForItsUnsealIsWatched(t *testing.T) {
+	inWorld(t, func(w *world) {
+		first := w.form(3)
+		admissions := vault.WatchQuery{Actions: []string{"node.admit"}}
+		want := "[node.admit node.admit node.admit]"
+		for _, p := range w.live() {
+			if got := fmt.Sprint(w.watched(p, w.admin, admissions)); got != want {
+				t.Errorf("%s, before a genesis: %s", p.id, got)
+			}
+		}
+		w.genesis(first)
+		w.unseal(w.ids()...)
+		w.kill("n3")
+		back := w.restart("n3")
+		w.serving(3)
+		if got := fmt.Sprint(w.watched(back, w.admin, admissions)); got != want || !back.sealed() {
+			t.Errorf("after a restart: %s", got)
+		}
+		w.isolate("n3")
+		if err := back.vault.Watch(w.ctx(), w.admin, admissions, func(vault.WatchBatch) error { return nil }); err == nil {
+			t.Error("it is watched without a leader, too")
+		}
+		w.heal()
+		w.serving(3)
+		// A node that serves does not go on when its lease has run out.
+		err := w.node("n2").vault.Watch(w.ctx(), w.admin, vault.WatchQuery{FromNow: true}, func(vault.WatchBatch) error {
+			w.isolate("n2")
+			return nil
+		})
+		if !errors.Is(err, guard.ErrNoLease) {
+			t.Errorf("without a lease it ended with: %v", err)
+		}
+		w.heal()
+	})
+}
+
 // watched are the actions that a watch sends before its second beat, which comes when there is no more.
 func (w *world) watched(p *process, who policy.Caller, q vault.WatchQuery) []string {
 	w.t.Helper()
