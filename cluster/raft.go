@@ -44,7 +44,7 @@ func (n *Node) startRaft(ctx context.Context) (*engine, error) {
 		return nil, err
 	}
 	fsm := &commandFSM{inner: n.cfg.FSM, applied: n.NotifyApplied}
-	r, err := raft.NewRaft(n.raftConfig(), fsm, n.disk.logs, n.disk.stable, n.disk.snapshots, transport)
+	r, err := raft.NewRaft(n.raftConfig(), fsm, n.disk.logs, n.disk.stable, n.disk.snapshots, asking{transport})
 	if err != nil {
 		e.closeTransport()
 		return nil, fmt.Errorf("starting raft: %w", err)

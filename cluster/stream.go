@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -48,7 +47,7 @@ func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (ne
 	id, addr := splitNamedAddr(address)
 	conn, err := s.dial(ctx, id, addr)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", address, err)
+		return nil, &dialError{address, err}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -94,6 +94,11 @@ func (n *Network) Crash(name string) {
 	n.resetAll(func(c *conn) bool { return c.out.link.from == name || c.out.link.to == name })
 }
 
+// Reset breaks every connection between two hosts. New ones come about.
+func (n *Network) Reset(a, b string) {
+	n.resetAll(func(c *conn) bool { return c.out.link == link{a, b} || c.out.link == link{b, a} })
+}
+
 func (n *Network) resetAll(which func(*conn) bool) {
 	n.mu.Lock()
 	var victims []*conn
