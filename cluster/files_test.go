@@ -126,13 +126,18 @@ func (s *site) set(value string) uint64 {
 	return index
 }
 
+// forget gives the next life a state machine of its own.
+func (s *site) forget() {
+	s.reg = newRegister(s.t)
+	s.cfg.FSM, s.cfg.Applied, s.cfg.Floor, s.cfg.Members = s.reg, s.reg.applied, s.reg.floor, s.reg.members
+}
+
 func TestRestartOnFiles(t *testing.T) {
 	noLeak(t)
 	s := openSite(t, nil)
 	index := s.set("x")
 	s.end()
-	s.reg = newRegister(t)
-	s.cfg.FSM, s.cfg.Applied, s.cfg.Floor, s.cfg.Members = s.reg, s.reg.applied, s.reg.floor, s.reg.members
+	s.forget()
 	s.run()
 	if err := s.WaitApplied(t.Context(), index); err != nil || s.reg.state.Load().Value != "x" {
 		t.Errorf("%+v, %v", s.reg.state.Load(), err)
@@ -140,6 +145,26 @@ func TestRestartOnFiles(t *testing.T) {
 	info, err := os.Stat(s.cfg.DataDir)
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("data directory: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestUnfinishedSnapshotsAreRemoved: a process that was killed while it took one leaves what nobody reads again, and what is destroyed must not lie in.
+func TestUnfinishedSnapshotsAreRemoved(t *testing.T) {
+	noLeak(t)
+	s := openSite(t, nil)
+	s.set("x")
+	s.end()
+	left := filepath.Join(s.cfg.DataDir, "snapshots", "39-19660-1795863001612.tmp")
+	if err := os.MkdirAll(left, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, "state.bin"), []byte("a half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.forget()
+	s.run()
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
 	}
 }
 

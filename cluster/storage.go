@@ -19,6 +19,8 @@ const (
 	logCacheEntries = 512
 	// keptSnapshots is how many snapshots stay: one to use and one to fall back to.
 	keptSnapshots = 2
+	// snapshotsDir and unfinishedSuffix are raft.FileSnapshotStore's names.
+	snapshotsDir, unfinishedSuffix = "snapshots", ".tmp"
 )
 
 // disk is raft's state behind the sealer, with everything that must be closed.
@@ -103,11 +105,24 @@ func openStorage(cfg *Config, log *slog.Logger) (*Storage, io.Closer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := removeUnfinished(cfg.DataDir); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("snapshots: %w", err), bolt.Close())
+	}
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(cfg.DataDir, keptSnapshots, newBridge(log, "snapshots"))
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("snapshots: %w", err), bolt.Close())
 	}
 	return &Storage{Logs: bolt, Stable: bolt, Snapshots: snapshots}, bolt, nil
+}
+
+// removeUnfinished removes what processes leave that end while they take a snapshot, or are sent one: raft passes it by, for ever. The lock on the
+// log file says that nobody is at it.
+func removeUnfinished(dir string) error {
+	all, err := filepath.Glob(filepath.Join(dir, snapshotsDir, "*"+unfinishedSuffix))
+	for _, path := range all {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
 }
 
 func (d *disk) close() error {
