@@ -18,5 +18,6 @@
 //   - The first failure of the disk ends Run. Nothing is retried.
 //   - Gossip never has authority.
 //
-// Locks: a Node is safe for concurrent use. No lock is held while calling a Config function or the network.
+// Locks: a Node is safe for concurrent use. No lock is held while calling the network. Of Config's functions Applied, Floor and
+// Members are called under locks of the lease package, and must not call back.
 package cluster

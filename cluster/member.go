@@ -12,27 +12,35 @@ import (
 // membership remembers who was a member and is not any more.
 type membership struct {
 	mu     sync.Mutex
-	last   map[NodeID]string // id → address and key, of the last look
-	former map[NodeID]bool
+	last   map[NodeID]seenMember // of the last look
+	former map[formerMember]bool
+}
+
+type seenMember struct{ addr, key string }
+
+// formerMember is a machine that was a member; another may be one under its name.
+type formerMember struct {
+	id  NodeID
+	key string
 }
 
 func newMembership() *membership {
-	return &membership{last: make(map[NodeID]string), former: make(map[NodeID]bool)}
+	return &membership{last: make(map[NodeID]seenMember), former: make(map[formerMember]bool)}
 }
 
-// observe takes in the present members and returns those that are gone or have moved since the last look.
+// observe takes in the present members and returns those that are gone, have moved, or are another machine since the last look.
 func (m *membership) observe(members []Member) (changed []NodeID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := make(map[NodeID]string, len(members))
+	now := make(map[NodeID]seenMember, len(members))
 	for _, member := range members {
-		now[member.ID] = member.Addr + " " + string(member.Key)
-		delete(m.former, member.ID)
+		now[member.ID] = seenMember{member.Addr, string(member.Key)}
+		delete(m.former, formerMember{member.ID, string(member.Key)})
 	}
 	for id, before := range m.last {
 		current, present := now[id]
-		if !present {
-			m.former[id] = true
+		if !present || current.key != before.key {
+			m.former[formerMember{id, before.key}] = true
 		}
 		if !present || current != before {
 			changed = append(changed, id)
@@ -42,10 +50,10 @@ func (m *membership) observe(members []Member) (changed []NodeID) {
 	return changed
 }
 
-func (m *membership) wasMember(id NodeID) bool {
+func (m *membership) wasMember(id NodeID, key string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.former[id]
+	return m.former[formerMember{id, key}] || m.former[formerMember{id, ""}]
 }
 
 // admitCall decides whether a node whose certificate is good may call this one: members only, once there are any. One that was removed is no
@@ -64,15 +72,15 @@ func (n *Node) admitCall(id NodeID, key string) error {
 	return nil
 }
 
-// admitRaft is more lenient than admitCall on a follower: its state may be so old that it does not know the present leader
-// yet, and it could never learn of it if it refused to listen. There it refuses those it knows to have been removed; raft's own
-// rules keep anybody else from harm, since votes and entries count by its configuration.
+// admitRaft is more lenient than admitCall where this node does not know that its state is the present one: that may be so old that it does
+// not know the present leader yet, and it could never learn of it if it refused to listen; after a restart it is the latest snapshot's. There it
+// refuses those it knows to have been removed; raft's own rules keep anybody else from harm, since votes and entries count by its configuration.
 func (n *Node) admitRaft(id NodeID, key string) error {
 	err := n.admitCall(id, key)
 	switch {
-	case err == nil || n.members.wasMember(id):
+	case err == nil || n.members.wasMember(id, key):
 		return err
-	case !n.IsLeader():
+	case n.tenure.Load() == nil:
 		return nil
 	case n.member(id).ID == id: // with another key
 		return err
@@ -82,7 +90,17 @@ func (n *Node) admitRaft(id NodeID, key string) error {
 	return err
 }
 
-// observeMembers acts on a changed membership: connections of those who left are closed. So are those whose certificate has expired.
+// keyOf is the key that a node has to prove that is dialled; nil: any that the CA has signed for its name. Raft needs its peers before it
+// knows the present members: until this node leads and has applied what was committed before, a member's key may be that of another machine.
+func (n *Node) keyOf(proto string, id NodeID) []byte {
+	if proto == protoRaft && n.tenure.Load() == nil {
+		return nil
+	}
+	return n.member(id).Key
+}
+
+// observeMembers acts on a changed membership: connections with those who left or moved, or are another machine now, are closed. So are
+// those whose certificate has expired.
 func (n *Node) observeMembers() {
 	members := n.cfg.Members()
 	n.port.known.name(n.addressesOf(members))
@@ -95,6 +113,12 @@ func (n *Node) observeMembers() {
 		n.port.expel(n.admitRaft)
 	}
 	n.port.expel(nil)
+	if s := n.stream.Load(); s != nil {
+		s.expel(func(id NodeID, key string) bool {
+			want := n.keyOf(protoRaft, id)
+			return want != nil && string(want) != key
+		})
+	}
 }
 
 // addressesOf members, by the operator's word and the state's.

@@ -38,6 +38,7 @@ type Node struct {
 	logs      raft.LogStore
 
 	raft    atomic.Pointer[raft.Raft]
+	stream  atomic.Pointer[raftStream]
 	futures *futures
 	members *membership
 	control *pool // renewals and reads
@@ -50,6 +51,7 @@ type Node struct {
 	tenure   atomic.Pointer[lease.Table] // non-nil while this node leads and knows what it leads
 	renewNow chan struct{}
 	floor    atomic.Uint64 // last one seen
+	twin     atomic.Value  // boot id that was last refused as an older twin's
 
 	fences fencing
 
@@ -81,6 +83,7 @@ func New(cfg Config) (*Node, error) {
 		futures:  newFutures(), members: newMembership(), renewNow: make(chan struct{}, 1),
 		applied: newSignal(), leadership: newSignal(), reported: newSignal(), stopped: make(chan struct{}), asking: make(chan struct{}, 1),
 	}
+	n.twin.Store("")
 	n.gossipRefusals = refusal.New(n.log, "gossip")
 	n.control, n.bulk = newPool(n.dialNode), newPool(n.dialNode)
 	n.reads, n.confirms = newFlight(n.stopped, n.askReadIndex), newFlight(n.stopped, n.confirm)
@@ -126,7 +129,7 @@ func (n *Node) dialRaft(ctx context.Context, id NodeID, addr string) (net.Conn, 
 }
 
 func (n *Node) dial(ctx context.Context, proto string, id NodeID, addr string) (net.Conn, error) {
-	conn, err := dialTLS(ctx, n.cfg.Network, addr, n.identity.client(proto, id, n.member(id).Key))
+	conn, err := dialTLS(ctx, n.cfg.Network, addr, n.identity.client(proto, id, n.keyOf(proto, id)))
 	if err != nil {
 		return nil, err
 	}

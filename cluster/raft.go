@@ -39,12 +39,13 @@ func (n *Node) startRaft(ctx context.Context) (*engine, error) {
 		MsgpackUseNewTimeFormat: true,
 	})
 	e := &engine{transport: transport, stream: stream}
+	n.stream.Store(stream)
 	if err := n.bootstrap(transport); err != nil {
 		e.closeTransport()
 		return nil, err
 	}
 	fsm := &commandFSM{inner: n.cfg.FSM, applied: n.NotifyApplied}
-	r, err := raft.NewRaft(n.raftConfig(), fsm, n.disk.logs, n.disk.stable, n.disk.snapshots, asking{transport})
+	r, err := raft.NewRaft(n.raftConfig(), fsm, n.disk.logs, n.disk.stable, n.disk.snapshots, asking{transport, n.cfg.Timers.Heartbeat})
 	if err != nil {
 		e.closeTransport()
 		return nil, fmt.Errorf("starting raft: %w", err)

@@ -37,6 +37,9 @@ func (n *Node) grantLease(r lease.Renew) (lease.Grant, error) {
 		table.AllowAvailable()
 	}
 	grant, err := table.Renew(r, n.cfg.Floor)
+	if errors.Is(err, lease.ErrOlderTwin) && n.twin.Swap(r.Boot) != r.Boot {
+		n.log.Warn("two processes of one node run, or its data directory was put back: the later one is given leases, the other is not", "of", r.Node, "boot", r.Boot)
+	}
 	n.reported.Broadcast()
 	return grant, err
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/raft"
 
@@ -105,7 +106,7 @@ func openStorage(cfg *Config, log *slog.Logger) (*Storage, io.Closer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := removeUnfinished(cfg.DataDir); err != nil {
+	if err := removeUnfinished(filepath.Join(cfg.DataDir, snapshotsDir)); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("snapshots: %w", err), bolt.Close())
 	}
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(cfg.DataDir, keptSnapshots, newBridge(log, "snapshots"))
@@ -118,9 +119,14 @@ func openStorage(cfg *Config, log *slog.Logger) (*Storage, io.Closer, error) {
 // removeUnfinished removes what processes leave that end while they take a snapshot, or are sent one: raft passes it by, for ever. The lock on the
 // log file says that nobody is at it.
 func removeUnfinished(dir string) error {
-	all, err := filepath.Glob(filepath.Join(dir, snapshotsDir, "*"+unfinishedSuffix))
-	for _, path := range all {
-		err = errors.Join(err, os.RemoveAll(path))
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), unfinishedSuffix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
 	}
 	return err
 }

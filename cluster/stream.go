@@ -2,7 +2,10 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,13 +23,13 @@ type raftStream struct {
 	mu     sync.Mutex
 	ctx    context.Context // ends with the stream; raft's Dial has none of its own
 	cancel context.CancelFunc
-	out    map[net.Conn]struct{}
+	out    map[*outboundConn]struct{}
 }
 
 func newRaftStream(ctx context.Context, q *connQueue, advertise string,
 	dial func(context.Context, NodeID, string) (net.Conn, error),
 ) *raftStream {
-	s := &raftStream{connQueue: q, advertise: raft.ServerAddress(advertise), dial: dial, out: make(map[net.Conn]struct{})}
+	s := &raftStream{connQueue: q, advertise: raft.ServerAddress(advertise), dial: dial, out: make(map[*outboundConn]struct{})}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	return s
 }
@@ -55,7 +58,7 @@ func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (ne
 		conn.Close()
 		return nil, net.ErrClosed
 	}
-	c := &outboundConn{Conn: outboundRaft(conn), stream: s}
+	c := &outboundConn{Conn: outboundRaft(conn), stream: s, id: id, key: keyIn(conn)}
 	s.out[c] = struct{}{}
 	return c, nil
 }
@@ -64,20 +67,36 @@ func (s *raftStream) Dial(address raft.ServerAddress, timeout time.Duration) (ne
 func (s *raftStream) shut() {
 	s.cancel()
 	s.Close()
+	s.expel(func(NodeID, string) bool { return true })
+}
+
+// expel closes the connections to some peers: raft keeps those that it has, whoever has taken the peer's place since.
+func (s *raftStream) expel(which func(id NodeID, key string) bool) {
 	s.mu.Lock()
-	var all []net.Conn
-	for c := range s.out {
-		all = append(all, c)
-	}
+	all := slices.Collect(maps.Keys(s.out))
 	s.mu.Unlock()
 	for _, c := range all {
-		c.Close()
+		if which(c.id, c.key) {
+			c.Close()
+		}
 	}
 }
 
 type outboundConn struct {
 	net.Conn
 	stream *raftStream
+	id     NodeID
+	key    string // that the peer has proved, DER SubjectPublicKeyInfo
+}
+
+// keyIn is what the other end of a connection has proved; empty if it is not TLS.
+func keyIn(c net.Conn) string {
+	if t, ok := c.(*tls.Conn); ok {
+		if certs := t.ConnectionState().PeerCertificates; len(certs) > 0 {
+			return string(certs[0].RawSubjectPublicKeyInfo)
+		}
+	}
+	return ""
 }
 
 func (c *outboundConn) Close() error {

@@ -19,7 +19,7 @@ func (v *Vault) unsealed(s *fsm.State) error {
 		return fmt.Errorf("%w: the HSM of node %s lost its master; when it is back custodians unseal with: conclave ceremony unseal", hsm.ErrSealed, v.cfg.Node)
 	}
 	if at != 0 && v.replaced(s, at) {
-		return fmt.Errorf("%w: this process of node %s was replaced: another was unsealed, on a copy of its data, or the node was admitted anew; only one may run", hsm.ErrSealed, v.cfg.Node)
+		return fmt.Errorf("%w: this process does not serve as node %s any more: another was unsealed, on a copy of its data, or the node was removed; end it", hsm.ErrSealed, v.cfg.Node)
 	}
 	if at == 0 || s.Cluster().SealedAt > at {
 		return fmt.Errorf("%w: node %s; custodians unseal it with: conclave ceremony unseal", hsm.ErrSealed, v.cfg.Node)
@@ -73,7 +73,7 @@ func (v *Vault) obeySeal(s *fsm.State) {
 			return
 		}
 		if replaced {
-			v.log.Error("sealed: this process was replaced: another was unsealed, on a copy of its data, or the node was admitted anew; end one", "index", s.Applied())
+			v.log.Error("sealed: this process does not serve as the node any more: another was unsealed, on a copy of its data, or the node was removed; end it", "index", s.Applied())
 			return
 		}
 		v.log.Info("sealed by order", "index", s.Cluster().SealedAt)

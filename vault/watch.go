@@ -43,6 +43,8 @@ type WatchBatch struct {
 const (
 	// watchBeat is how often a watch without events says how far it has come, so that its reader can tell silence from a dead node.
 	watchBeat = 5 * time.Second
+	// watchPace is how soon a watch on a node that waits for its unseal asks the leader again.
+	watchPace = 100 * time.Millisecond
 	// watchTime ends a watch before the bound of every call does: its reader goes on where it was.
 	watchTime = 90 * time.Second
 	// watchBatch bounds the events of one message; an event is a few hundred bytes.
@@ -122,6 +124,9 @@ func (v *Vault) stream(ctx context.Context, c policy.Caller, q WatchQuery, leaf 
 	for {
 		changed := v.cfg.Replica.Changed() // before the state, so that nothing is missed between
 		batch, err := v.watched(ctx, c, q, leaf)
+		if err != nil && ctx.Err() != nil {
+			return nil // its time ended while the leader was asked
+		}
 		if err != nil {
 			return err
 		}
@@ -137,11 +142,22 @@ func (v *Vault) stream(ctx context.Context, c policy.Caller, q WatchQuery, leaf 
 		}
 		select {
 		case <-changed:
+			if !v.serves(v.state()) {
+				v.pace(ctx)
+			}
 		case <-beat.C:
 			due = true
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// pace keeps a watch that has to ask the leader from asking after each entry.
+func (v *Vault) pace(ctx context.Context) {
+	select {
+	case <-time.After(watchPace):
+	case <-ctx.Done():
 	}
 }
 

@@ -62,8 +62,9 @@ func (t *Table) concerned(serving []string, now time.Duration) []string {
 // rule is asked of each.
 func (t *Table) waitAll(k Kind, node string, index uint64, now time.Duration) (longest time.Duration, applied bool) {
 	longest, applied = -1, true
+	unheard := t.actsUnheard(node)
 	for kind := range k + 1 {
-		wait, has := t.wait(kind, node, index, now)
+		wait, has := t.wait(kind, node, unheard, index, now)
 		if !has {
 			applied, longest = false, max(longest, wait)
 		}
@@ -71,8 +72,18 @@ func (t *Table) waitAll(k Kind, node string, index uint64, now time.Duration) (l
 	return longest, applied
 }
 
+// actsUnheard: the leader's state, which has the restriction, has a process serve that has not renewed here. It may have a lease of an earlier term.
+func (t *Table) actsUnheard(node string) bool {
+	s := t.nodes[node]
+	if s == nil || t.off.has(earlierProcess) {
+		return false // nothing is known of any
+	}
+	boot, _ := t.incumbent(node)
+	return boot != "" && !s.knows(boot)
+}
+
 // wait returns whether the node has applied index, and if not how long it may still hold a lease; below zero if it cannot.
-func (t *Table) wait(k Kind, node string, index uint64, now time.Duration) (time.Duration, bool) {
+func (t *Table) wait(k Kind, node string, unheard bool, index uint64, now time.Duration) (time.Duration, bool) {
 	s := t.nodes[node]
 	if s == nil || len(s.boots) == 0 {
 		if t.off.has(waitAfterElection) {
@@ -82,8 +93,7 @@ func (t *Table) wait(k Kind, node string, index uint64, now time.Duration) (time
 	}
 	last, behind := time.Duration(0), false
 	before := s.before[k]
-	// The leader's state has the restriction. A process that it had serve meanwhile and that has not been here may have a lease of an earlier term.
-	if id, _ := t.incumbent(node); id != "" && !s.knows(id) && !t.off.has(earlierProcess) {
+	if unheard {
 		before = max(before, t.sinceElection()[k])
 	}
 	if now <= before {

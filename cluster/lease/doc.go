@@ -13,5 +13,6 @@
 // guard that checks a lease around every use of a key. The argument why it is safe is in cluster/DESIGN.md.
 //
 // Locks: Holder and Table are safe for concurrent use; each has one mutex and calls nothing of ours while holding it, except
-// the functions passed to Holder.Renew, Holder.Install and Table.Renew, which must not call back. Watch and Peers have no lock.
+// the functions passed to Holder.Renew, Holder.Install, Holder.Incumbent, Table.Renew, Table.Withhold and Table.Incumbents, which must not call
+// back. Watch and Peers have no lock.
 package lease

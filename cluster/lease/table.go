@@ -195,12 +195,16 @@ func (t *Table) boot(r Renew, now time.Duration) (*boot, error) {
 		s = &standing{}
 		t.nodes[r.Node] = s
 	}
+	if t.abandoned(s, now) {
+		s.incarnation = 0
+	}
 	if r.Incarnation < s.incarnation && !t.off.has(olderTwin) {
 		s.refuse(r.Boot)
 		return nil, ErrOlderTwin
 	}
 	for _, b := range s.boots {
 		if b.id == r.Boot || t.off.has(separateProcesses) {
+			s.incarnation = max(s.incarnation, r.Incarnation)
 			return b, nil
 		}
 	}
@@ -217,6 +221,12 @@ func (t *Table) boot(r Renew, now time.Duration) (*boot, error) {
 	b := &boot{id: r.Boot, old: t.sinceElection()}
 	s.boots = append(s.boots, b)
 	return b, nil
+}
+
+// abandoned: no process of the node may hold a lease, and the latest is not heard any more. An older twin may have outlived it.
+func (t *Table) abandoned(s *standing, now time.Duration) bool {
+	return len(s.boots) > 0 && now-s.boots[len(s.boots)-1].seen > t.cfg.W(t.cfg.D) &&
+		!slices.ContainsFunc(s.boots, func(b *boot) bool { return b.held(now) })
 }
 
 // refuse remembers an older twin, so that somebody can be told.

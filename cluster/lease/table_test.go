@@ -388,6 +388,25 @@ func TestTheOlderTwinGetsNothing(t *testing.T) {
 			t.Errorf("got %v, want %v", err, c.want)
 		}
 	}
+	b.clock.now += b.cfg.W(b.cfg.D) + 1
+	for _, c := range []struct {
+		who  *lease.Holder
+		want error
+	}{{younger, nil}, {older, lease.ErrOlderTwin}} { // it was silent, and is back
+		if _, err := b.table.Renew(c.who.Renew(fixed(2), fixed(0)), fixed(0)); !errors.Is(err, c.want) {
+			t.Errorf("got %v, want %v", err, c.want)
+		}
+	}
+	b.clock.now += b.cfg.W(b.cfg.D) + 1 // the younger is not heard any more
+	if _, err := b.table.Renew(older.Renew(fixed(2), fixed(0)), fixed(0)); err != nil {
+		t.Errorf("it has outlived the younger: %v", err)
+	}
+	if _, err := b.table.Renew(younger.Renew(fixed(2), fixed(0)), fixed(0)); err != nil {
+		t.Errorf("the younger is back: %v", err)
+	}
+	if _, err := b.table.Renew(older.Renew(fixed(2), fixed(0)), fixed(0)); !errors.Is(err, lease.ErrOlderTwin) {
+		t.Errorf("beside the younger: %v", err)
+	}
 }
 
 // TestAvailableLeases: a longer lease has an entry of its own, is given on request only, and is waited for where it matters.

@@ -71,7 +71,7 @@ func (c consensus) AwaitRestriction(ctx context.Context, index uint64) ([]fsm.No
 func (c consensus) Latest(id fsm.NodeID, boot string) error {
 	err := c.node.Latest(cluster.NodeID(id), boot)
 	if errors.Is(err, lease.ErrOlderTwin) {
-		return fmt.Errorf("%w: another process of node %s began later; if both run, on copies of one data directory, end one", vault.ErrCeremony, id)
+		return fmt.Errorf("%w: another process of node %s began later; if both run, on copies of one data directory, end one; if it has ended, try again in some seconds", vault.ErrCeremony, id)
 	}
 	return translate(err)
 }

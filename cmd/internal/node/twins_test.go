@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -167,6 +168,47 @@ func TestAFormerMemberServesNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAMachineThatTookANameIsAskedForItsVote: after a restart a node's state is that of its latest snapshot, in which the name may still be the
+// former machine's; and with a longer log it is the only one that can win.
+func TestAMachineThatTookANameIsAskedForItsVote(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.tune = func(c *cluster.Config) { c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 60, 200, time.Second }
+		first := w.unsealed(3)
+		snapshots := func() uint64 {
+			all, err := w.storage["n1"].Snapshots.List()
+			if w.must(err); len(all) == 0 {
+				return 0
+			}
+			return all[0].Index
+		}
+		for i := 0; snapshots() == 0; i++ {
+			w.create(first, fsm.KeyName(fmt.Sprintf("k%d", i)), hsm.Ed25519)
+			time.Sleep(time.Second)
+		}
+		w.must(w.reorder(w.ctx(), first, "n3", vault.NodeRemove))
+		w.stop("n3")
+		delete(w.storage, "n3")
+		w.copied["n3"] = filepath.Join(w.dir, "n3 anew")
+		before := first.replica.State().Applied()
+		w.join("n3", first)
+		w.serving(3)
+		w.within(10*time.Second, "n3 votes", func() bool { return len(first.cluster.Voters()) == 3 })
+		w.kill("n3")
+		w.create(w.leader("n1", "n2"), "longer", hsm.Ed25519)
+		w.within(5*time.Second, "n1 has it", func() bool { _, has := first.replica.State().Key("longer"); return has })
+		w.kill("n2")
+		w.kill("n1")
+		if snapshots() >= before {
+			t.Fatal("the snapshot has the new machine, so this shows nothing")
+		}
+		w.restart("n1")
+		w.restart("n3")
+		w.leader("n1")
+		w.restart("n2")
+		w.serving(3)
+	})
 }
 
 // forgetKeys makes a node know its peers by name only.
