@@ -174,7 +174,9 @@ func TestAFormerMemberServesNothing(t *testing.T) {
 // former machine's; and with a longer log it is the only one that can win.
 func TestAMachineThatTookANameIsAskedForItsVote(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.tune = func(c *cluster.Config) { c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 60, 200, time.Second }
+		w.tune = func(c *cluster.Config) {
+			c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 60, 200, time.Second
+		}
 		first := w.unsealed(3)
 		snapshots := func() uint64 {
 			all, err := w.storage["n1"].Snapshots.List()
