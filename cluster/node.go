@@ -51,7 +51,6 @@ type Node struct {
 	tenure   atomic.Pointer[lease.Table] // non-nil while this node leads and knows what it leads
 	renewNow chan struct{}
 	floor    atomic.Uint64 // last one seen
-	twin     atomic.Value  // boot id that was last refused as an older twin's
 
 	fences fencing
 
@@ -83,7 +82,6 @@ func New(cfg Config) (*Node, error) {
 		futures:  newFutures(), members: newMembership(), renewNow: make(chan struct{}, 1),
 		applied: newSignal(), leadership: newSignal(), reported: newSignal(), stopped: make(chan struct{}), asking: make(chan struct{}, 1),
 	}
-	n.twin.Store("")
 	n.gossipRefusals = refusal.New(n.log, "gossip")
 	n.control, n.bulk = newPool(n.dialNode), newPool(n.dialNode)
 	n.reads, n.confirms = newFlight(n.stopped, n.askReadIndex), newFlight(n.stopped, n.confirm)

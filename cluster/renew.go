@@ -36,8 +36,9 @@ func (n *Node) grantLease(r lease.Renew) (lease.Grant, error) {
 	if n.cfg.Available() {
 		table.AllowAvailable()
 	}
+	told := table.Refused(r.Node, r.Boot)
 	grant, err := table.Renew(r, n.cfg.Floor)
-	if errors.Is(err, lease.ErrOlderTwin) && n.twin.Swap(r.Boot) != r.Boot {
+	if errors.Is(err, lease.ErrOlderTwin) && !told { // once for each, or those of two nodes would fill the log in turns
 		n.log.Warn("two processes of one node run, or its data directory was put back: the later one is given leases, the other is not", "of", r.Node, "boot", r.Boot)
 	}
 	n.reported.Broadcast()

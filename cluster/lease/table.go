@@ -229,6 +229,14 @@ func (t *Table) abandoned(s *standing, now time.Duration) bool {
 		!slices.ContainsFunc(s.boots, func(b *boot) bool { return b.held(now) })
 }
 
+// Refused reports whether a process was refused as an older twin before.
+func (t *Table) Refused(node, id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.nodes[node]
+	return s != nil && slices.Contains(s.refused, id)
+}
+
 // refuse remembers an older twin, so that somebody can be told.
 func (s *standing) refuse(boot string) {
 	if slices.Contains(s.refused, boot) {

@@ -351,6 +351,34 @@ func TestAProcessIsNotTakenForTheOnlyOne(t *testing.T) {
 	}
 }
 
+// TestAnIncumbentThatHasNotRenewedIsWaitedFor: the state had it serve meanwhile, and it may have a lease of an earlier term.
+func TestAnIncumbentThatHasNotRenewedIsWaitedFor(t *testing.T) {
+	b := newBoard(t, all...)
+	incumbent := ""
+	b.table.Incumbents(func(node string) (string, uint64) {
+		if node == "n3" {
+			return incumbent, 5
+		}
+		return "", 0
+	})
+	b.settle(8, all...)
+	if a := b.table.Acked(8, all); !a.Done {
+		t.Errorf("nobody ever served: %+v", a)
+	}
+	incumbent = "boot-n3"
+	if a := b.table.Acked(8, []string{"n3"}); !a.Done {
+		t.Errorf("it has renewed: %+v", a)
+	}
+	incumbent = "another"
+	if a := b.table.Acked(8, []string{"n3"}); a.Done || a.Next != b.cfg.W(b.cfg.D)+1 {
+		t.Errorf("it has not: %+v", a)
+	}
+	b.clock.now += b.cfg.W(b.cfg.D) + 1
+	if a := b.table.Acked(8, []string{"n3"}); !a.Done {
+		t.Errorf("W after the election: %+v", a)
+	}
+}
+
 // TestLatest: what the state may have serve is the process that renewed last, and no other.
 func TestLatest(t *testing.T) {
 	b := newBoard(t, all...)
@@ -367,10 +395,16 @@ func TestLatest(t *testing.T) {
 		if _, err := b.table.Renew(h.Renew(fixed(1), fixed(0)), fixed(0)); err != nil { // of an older term, in which it may hold something
 			t.Fatal(err)
 		}
+		if b.table.Refused("n3", "older") {
+			t.Error("nobody was refused")
+		}
 		want := []string{"true <nil>, false <nil>", "false " + lease.ErrOlderTwin.Error() + ", true <nil>"}[i]
 		if got := ask("older") + ", " + ask("younger"); got != want {
 			t.Errorf("after %d renewals: %s, want %s", i+1, got, want)
 		}
+	}
+	if _, err := b.table.Renew(older.Renew(fixed(1), fixed(0)), fixed(0)); !errors.Is(err, lease.ErrOlderTwin) || !b.table.Refused("n3", "older") {
+		t.Errorf("beside the younger: %v", err)
 	}
 }
 
