@@ -53,7 +53,7 @@ type Node struct {
 	Device       Device
 	Secrets      []byte // cluster secrets, HPKE-sealed to ExchangeKey
 	JoinedAt     time.Time
-	UnsealedBoot string // boot id that last reported an unseal; status asks the node itself for the live truth
+	UnsealedBoot string // boot id that last reported an unseal, the incumbent; status asks the node itself whether it still is unsealed
 	UnsealedAt   uint64 // index of that report; 0 never
 	DrainedAt    uint64 // index of the order to use no key any more; 0 while it is of the serving set
 	RemovedAt    uint64 // index of the order to remove it, which its barrier ends; 0 if there is none

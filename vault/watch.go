@@ -143,7 +143,7 @@ func (v *Vault) stream(ctx context.Context, c policy.Caller, q WatchQuery, leaf 
 		select {
 		case <-changed:
 			if !v.serves(v.state()) {
-				v.pace(ctx)
+				pace(ctx)
 			}
 		case <-beat.C:
 			due = true
@@ -154,7 +154,7 @@ func (v *Vault) stream(ctx context.Context, c policy.Caller, q WatchQuery, leaf 
 }
 
 // pace keeps a watch that has to ask the leader from asking after each entry.
-func (v *Vault) pace(ctx context.Context) {
+func pace(ctx context.Context) {
 	select {
 	case <-time.After(watchPace):
 	case <-ctx.Done():
@@ -167,8 +167,10 @@ func (v *Vault) watched(ctx context.Context, c policy.Caller, q WatchQuery, leaf
 	l := v.cfg.Lease() // first
 	fences := v.guard.Fences()
 	s := v.state()
-	leased := v.serves(s)
-	if !leased && s.DrainedAt(v.cfg.Node) == 0 {
+	if s.DrainedAt(v.cfg.Node) != 0 {
+		return WatchBatch{}, guard.ErrNoLease
+	}
+	if !v.serves(s) {
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
 		var err error
@@ -178,7 +180,7 @@ func (v *Vault) watched(ctx context.Context, c policy.Caller, q WatchQuery, leaf
 		return v.readWatch(s, c, q, leaf, fences)
 	}
 	batch, err := v.readWatch(s, c, q, leaf, fences)
-	if !leased || !l.Valid() { // last: reads the clock
+	if !l.Valid() { // last: reads the clock
 		return batch, guard.ErrNoLease
 	}
 	return batch, err

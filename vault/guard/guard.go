@@ -45,7 +45,7 @@ type Config struct {
 	WantAvailable func()
 	State         func() *fsm.State
 	// Unsealed says whether this node may use its master under a state; hsm.ErrSealed if a seal order overtook it, ErrNoLease if it
-	// was ordered to drain.
+	// was ordered to drain, or does not serve.
 	Unsealed func(*fsm.State) error
 	// CatchUp returns when this node has applied what the leader had committed when it was called.
 	CatchUp func(context.Context) error
